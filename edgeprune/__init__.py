@@ -1,0 +1,26 @@
+"""Prune a torch model to a latency, and prove it by measuring on the device.
+
+Nothing heavy is imported here: names are fetched when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_LAZY: dict[str, str] = {
+    "CompressRequest": "edgeprune.request",
+    "Goal": "edgeprune.request",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from edgeprune.locate import version
+
+        return version()
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'edgeprune' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY, "__version__"])

@@ -1,0 +1,167 @@
+"""A recipe: every choice of how a model is compressed, strictly typed.
+
+A new setting is one line: a field with its type, bounds and default. ``recipes/default.yaml``
+repeats the defaults with a comment each, and a test keeps the two equal.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from edgeprune.locate import find_yaml
+from edgeprune.schema import Checked, Range, from_mapping, read_yaml
+
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(above=0)]
+Weight = Annotated[float, Range(0)]
+Count = Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
+class CalibrationRecipe(Checked):
+    """Data seen while distortion is priced and weights are compensated.
+
+    Attributes:
+        samples: Inputs (images, sentences) taken from the task's batches.
+        held_back: Further inputs that judge plans and fidelity and never fit anything.
+    """
+
+    samples: Count = 1024
+    held_back: Count = 256
+
+
+@dataclass(frozen=True)
+class SearchRecipe(Checked):
+    """The allocation of what is removed.
+
+    Attributes:
+        gap: Relative optimality gap at which the exact search may stop.
+        time_limit_s: Seconds one exact search may take.
+        refine_minutes: Minutes of local search on the joint loss for each target; 0 skips it.
+        scalings: Factors on the price of removing much; each gives a starting plan.
+        max_levels: Most levels offered of one structure.
+        tolerance: How far below the target a plan may fall before the budget is raised.
+        replans: Most corrections of the budget after a measured miss.
+    """
+
+    gap: Annotated[float, Range(0, 0.5)] = 1e-3
+    time_limit_s: Positive = 30.0
+    refine_minutes: Weight = 2.0
+    scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
+    max_levels: Annotated[int, Range(2, 256)] = 16
+    tolerance: Share = 0.02
+    replans: Annotated[int, Range(0, 50)] = 6
+
+
+@dataclass(frozen=True)
+class RefitRecipe(Checked):
+    """Sequential least squares on what stands behind removed parts.
+
+    Attributes:
+        enabled: Whether to refit at all.
+        damping: Ridge added to a Gram matrix, as a share of its mean diagonal.
+    """
+
+    enabled: bool = True
+    damping: Positive = 1e-3
+
+
+@dataclass(frozen=True)
+class BatchNormRecipe(Checked):
+    """Re-estimation of BatchNorm statistics.
+
+    Attributes:
+        reestimate: ``auto`` keeps it where the held-back loss falls, ``never`` leaves it out.
+    """
+
+    reestimate: Literal["auto", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class LossRecipe(Checked):
+    """Weights of the distillation terms; 0 leaves a term out.
+
+    Attributes:
+        output: Difference to the dense model's outputs.
+        features: Difference of hidden states along the residual stream.
+        similarity: Difference of the similarities between the samples of a batch.
+        attention: Difference of attention maps.
+    """
+
+    output: Weight = 1.0
+    features: Weight = 1.0
+    similarity: Weight = 0.0
+    attention: Weight = 0.0
+
+
+@dataclass(frozen=True)
+class RecoveryRecipe(Checked):
+    """Distillation from the dense model on unlabelled batches.
+
+    Attributes:
+        minutes: Minutes for each target when the command line does not say; 0 is none.
+        learning_rate: Peak of the schedule (AdamW).
+        weight_decay: AdamW's decoupled weight decay.
+        warmup: Share of the time that the learning rate rises.
+        schedule: How it falls afterwards.
+        batch: Samples a step; 0 keeps the task's own batches.
+        loss: Weights of the loss terms.
+        precision: ``bf16`` runs the forward pass in autocast where the CPU gains by it.
+        holdout: Share of the batches held back for early stop.
+        patience: Evaluations without gain before stopping; 0 never stops early.
+        evaluations: How often the held-back loss is looked at.
+        checkpoint_s: Seconds between checkpoints.
+        family_start: Whether a smaller member may start from a larger, recovered one.
+        batchnorm: ``train`` updates the statistics, ``frozen`` keeps them.
+        gradient_clip: Largest norm of the gradient; 0 does not clip.
+        seed: Seed of everything random.
+    """
+
+    minutes: Weight = 0.0
+    learning_rate: Positive = 4e-4
+    weight_decay: Weight = 0.0
+    warmup: Share = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    batch: Annotated[int, Range(0)] = 0
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    holdout: Annotated[float, Range(0, 0.5)] = 0.05
+    patience: Annotated[int, Range(0)] = 0
+    evaluations: Count = 20
+    checkpoint_s: Positive = 60.0
+    family_start: bool = True
+    batchnorm: Literal["train", "frozen"] = "train"
+    gradient_clip: Weight = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe(Checked):
+    """How a model is compressed.
+
+    Attributes:
+        name: The file's stem.
+        version: Version of the file's format.
+        description: One line for people.
+        criterion: The order of removal: a file of ``compress/criteria/``.
+    """
+
+    name: str
+    version: Literal[1] = 1
+    description: str = ""
+    criterion: str = "second_order"
+    calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
+    search: SearchRecipe = field(default_factory=SearchRecipe)
+    refit: RefitRecipe = field(default_factory=RefitRecipe)
+    batchnorm: BatchNormRecipe = field(default_factory=BatchNormRecipe)
+    recovery: RecoveryRecipe = field(default_factory=RecoveryRecipe)
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by its shipped name or from a file; keys left out keep their defaults.
+
+    Raises:
+        InputError: no such recipe, or a file that is not one.
+    """
+    path = find_yaml("recipes", name_or_path)
+    return from_mapping(Recipe, read_yaml(path), str(path), name=path.stem)
