@@ -1,0 +1,222 @@
+"""OpenVINO on the CPU: ONNX to IR, int8 by NNCF, sessions with per-layer times."""
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import InputError, UnavailableError
+from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
+from edgeprune.runtimes.telemetry import silence
+
+# OpenVINO counts a layer's time in whole microseconds and rounds every run down.
+_ROUNDED_DOWN_US = 0.5
+
+
+class OpenvinoRuntime:
+    """Intel's OpenVINO. The artifact is an IR: ``NAME.xml`` with ``NAME.bin`` beside it."""
+
+    name = "openvino"
+
+    def versions(self) -> dict[str, str]:
+        """Versions of OpenVINO as built and installed."""
+        return {"openvino": str(_openvino().__version__)}
+
+    def available(self) -> str | None:
+        """Why OpenVINO cannot be used here, or ``None``."""
+        if importlib.util.find_spec("openvino") is None:
+            return "openvino is not installed: pip install 'edgeprune[openvino]'"
+        return None
+
+    def convert(self, onnx: Path, out: Path) -> Path:
+        """Write ``out`` (made to end in ``.xml``) with float32 weights from an ONNX file.
+
+        Raises:
+            InputError: OpenVINO cannot read the file.
+        """
+        openvino = _openvino()
+        model = _convert(openvino, onnx)
+        return _save(openvino, model, out)
+
+    def quantise_int8(self, onnx: Path, out: Path, batches: Iterable[Arrays]) -> Path:
+        """Post-training int8 of weights and activations by NNCF, calibrated on ``batches``.
+
+        Args:
+            onnx: The float model, static shapes.
+            out: The IR to write.
+            batches: Input tuples; each must have the shapes of the model.
+        """
+        openvino = _openvino()
+        try:
+            with _quiet_stdout():
+                import nncf
+        except ImportError as error:
+            raise UnavailableError(
+                "int8 needs NNCF, which is not installed: pip install 'edgeprune[openvino]'"
+            ) from error
+        model = _convert(openvino, onnx)
+        samples = [list(as_arrays(batch)) for batch in batches]
+        if not samples:
+            raise InputError("int8 calibration got no batch: give at least one")
+        transformer = any(op.get_type_name() == "Softmax" for op in model.get_ops())
+        kind = nncf.ModelType.TRANSFORMER if transformer else None
+        with _quiet_stdout():
+            quantised = nncf.quantize(
+                model, nncf.Dataset(samples), subset_size=len(samples), model_type=kind
+            )
+        return _save(openvino, quantised, out)
+
+    def load(self, artifact: Path, options: CompileOptions) -> "OpenvinoSession":
+        """Compile an IR for one inference at a time.
+
+        Raises:
+            InputError: The file is missing or no model, or the precision is unknown.
+        """
+        if options.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise InputError(f"precision {options.precision!r} is not known; use one of {known}")
+        if not artifact.is_file():
+            raise InputError(f"{artifact} is not there: give an OpenVINO .xml file")
+        openvino = _openvino()
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(str(artifact), "CPU", _properties(options))
+        except RuntimeError as error:
+            raise InputError(f"OpenVINO cannot open {artifact}: {_last_line(error)}") from error
+        return OpenvinoSession(compiled)
+
+    def size_bytes(self, artifact: Path) -> int:
+        """Bytes of the ``.xml`` and the ``.bin``."""
+        return sum(
+            path.stat().st_size
+            for path in (artifact, artifact.with_suffix(".bin"))
+            if path.exists()
+        )
+
+
+class OpenvinoSession:
+    """A compiled model with one inference request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._inputs: Arrays = ()
+
+    def set_inputs(self, inputs: Arrays) -> None:
+        """Bind the arrays without copying; integer inputs are cast to what the model wants."""
+        ports = self._compiled.inputs
+        if len(inputs) != len(ports):
+            raise InputError(f"the model has {len(ports)} inputs, {len(inputs)} were given")
+        self._inputs = as_arrays(
+            np.asarray(value, dtype=port.get_element_type().to_dtype())
+            for port, value in zip(ports, inputs, strict=True)
+        )
+        openvino = _openvino()
+        for position, value in enumerate(self._inputs):
+            self._request.set_input_tensor(position, openvino.Tensor(value, shared_memory=True))
+
+    def infer_once(self) -> None:
+        """Run one inference on the bound inputs."""
+        self._request.infer()
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs for ``inputs``, copied out of the runtime's memory."""
+        self.set_inputs(inputs)
+        self._request.infer()
+        count = len(self._compiled.outputs)
+        return tuple(np.array(self._request.get_output_tensor(i).data) for i in range(count))
+
+    def layer_times(self) -> list[LayerTime]:
+        """Executed nodes in execution order; needs ``profile=True`` when loading."""
+        known = {op.get_friendly_name(): op for op in self._compiled.get_runtime_model().get_ops()}
+        layers = []
+        for entry in self._request.get_profiling_info():
+            if not str(entry.status).endswith("EXECUTED"):
+                continue
+            node = known.get(entry.node_name)
+            layers.append(
+                LayerTime(
+                    name=entry.node_name,
+                    layer_type=entry.node_type,
+                    exec_type=entry.exec_type,
+                    original_names=_original_names(node),
+                    shapes=_output_shapes(node),
+                    us=entry.real_time.total_seconds() * 1e6 + _ROUNDED_DOWN_US,
+                )
+            )
+        return layers
+
+
+def _original_names(node: Any) -> tuple[str, ...]:
+    if node is None or "originalLayersNames" not in node.rt_info:
+        return ()
+    text = str(node.rt_info["originalLayersNames"].astype(str))
+    return tuple(name for name in text.split(",") if name)
+
+
+def _output_shapes(node: Any) -> tuple[tuple[int, ...], ...]:
+    if node is None:
+        return ()
+    shapes = (output.get_partial_shape() for output in node.outputs())
+    return tuple(tuple(shape.to_shape()) for shape in shapes if shape.is_static)
+
+
+def _openvino() -> Any:
+    silence()
+    try:
+        import openvino
+    except ImportError as error:
+        raise UnavailableError(
+            "openvino is not installed: pip install 'edgeprune[openvino]'"
+        ) from error
+    return openvino
+
+
+def _convert(openvino: Any, onnx: Path) -> Any:
+    try:
+        return openvino.convert_model(str(onnx))
+    except Exception as error:  # the converter raises many unrelated types
+        raise InputError(f"OpenVINO cannot convert {onnx}: {_last_line(error)}") from error
+
+
+def _save(openvino: Any, model: Any, out: Path) -> Path:
+    """Write both files under a temporary name first, so that a killed run leaves no half IR."""
+    out = out.with_suffix(".xml")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.stem}.{os.getpid()}.xml")
+    openvino.save_model(model, str(partial), compress_to_fp16=False)
+    os.replace(partial.with_suffix(".bin"), out.with_suffix(".bin"))
+    os.replace(partial, out)
+    return out
+
+
+def _properties(options: CompileOptions) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERF_COUNT": options.profile,
+    }
+    if options.precision != "default":
+        properties["INFERENCE_PRECISION_HINT"] = options.precision
+    if options.cache_dir is not None:
+        properties["CACHE_DIR"] = options.cache_dir
+    return properties
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """NNCF reports on stdout, which belongs to results."""
+    import sys
+
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

@@ -1,0 +1,115 @@
+"""OpenVINO on tiny models: same figures as torch, names kept, profile, int8, errors, silence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.errors import InputError
+from edgeprune.runtimes import CompileOptions, names, runtime
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 5)).eval()
+    example = torch.randn(1, 3, 8, 8)
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    torch.onnx.export(net, (example,), str(path), dynamo=False)
+    return path, net, example
+
+
+@pytest.fixture(scope="module")
+def artifact(onnx: tuple[Path, nn.Module, torch.Tensor], tmp_path_factory) -> Path:
+    return runtime("openvino").convert(onnx[0], tmp_path_factory.mktemp("ir") / "net")
+
+
+def test_registry_knows_and_suggests() -> None:
+    assert "openvino" in names()
+    with pytest.raises(InputError, match="did you mean 'openvino'"):
+        runtime("openvno")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("default", 0.05)])
+def test_outputs_agree_with_torch(onnx, artifact, precision: str, tolerance: float) -> None:
+    _, net, example = onnx
+    session = runtime("openvino").load(artifact, CompileOptions(precision=precision))
+    for _ in range(2):
+        inputs = torch.randn_like(example)
+        (output,) = session.run((inputs.numpy(),))
+        expected = net(inputs).detach().numpy()
+        assert np.abs(output - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_outputs_are_copies(artifact, onnx) -> None:
+    session = runtime("openvino").load(artifact, CompileOptions())
+    (first,) = session.run((onnx[2].numpy(),))
+    kept = first.copy()
+    session.run((onnx[2].numpy() * 3,))
+    assert np.array_equal(first, kept)
+
+
+def test_layer_times_carry_the_source_names(artifact, onnx) -> None:
+    session = runtime("openvino").load(artifact, CompileOptions(profile=True))
+    session.set_inputs((onnx[2].numpy(),))
+    for _ in range(20):
+        session.infer_once()
+    layers = session.layer_times()
+    convolutions = [layer for layer in layers if layer.layer_type == "Convolution"]
+    assert len(convolutions) == 1
+    assert "/0/Conv" in convolutions[0].original_names
+    assert convolutions[0].shapes == ((1, 16, 6, 6),)
+    assert all(layer.us > 0 for layer in layers)
+
+
+def test_int8_stays_close_and_becomes_smaller(onnx, artifact, tmp_path: Path) -> None:
+    path, _, example = onnx
+    batches = [(np.random.default_rng(i).standard_normal((1, 3, 8, 8)),) for i in range(8)]
+    batches = [tuple(value.astype(np.float32) for value in batch) for batch in batches]
+    backend = runtime("openvino")
+    quantised = backend.quantise_int8(path, tmp_path / "int8.xml", batches)
+    assert 0 < backend.size_bytes(quantised) < backend.size_bytes(artifact)
+    dense = backend.load(artifact, CompileOptions(precision="f32")).run((example.numpy(),))[0]
+    small = backend.load(quantised, CompileOptions()).run((example.numpy(),))[0]
+    assert 0 < np.abs(dense - small).max() < 0.3 * np.abs(dense).max()
+
+
+def test_bad_files_and_options_are_input_errors(tmp_path: Path, artifact: Path, onnx) -> None:
+    backend = runtime("openvino")
+    broken = tmp_path / "broken.xml"
+    broken.write_text("<net")
+    (tmp_path / "broken.onnx").write_bytes(b"\x00garbage")
+    with pytest.raises(InputError, match=r"broken\.xml"):
+        backend.load(broken, CompileOptions())
+    with pytest.raises(InputError, match="not there"):
+        backend.load(tmp_path / "none.xml", CompileOptions())
+    with pytest.raises(InputError, match="f13"):
+        backend.load(artifact, CompileOptions(precision="f13"))
+    with pytest.raises(InputError, match="cannot convert"):
+        backend.convert(tmp_path / "broken.onnx", tmp_path / "out.xml")
+    with pytest.raises(InputError, match="1 inputs, 2 were given"):
+        backend.load(artifact, CompileOptions()).set_inputs((np.zeros(1), np.zeros(1)))
+    with pytest.raises(InputError, match="no batch"):
+        backend.quantise_int8(onnx[0], tmp_path / "out.xml", [])
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_the_telemetry_package_is_never_imported(onnx, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from edgeprune.runtimes import runtime\n"
+        "import numpy as np\n"
+        f"runtime('openvino').quantise_int8(Path({str(onnx[0])!r}), Path({str(tmp_path / 'q')!r}),"
+        " [(np.zeros((1, 3, 8, 8), np.float32),)])\n"
+        "bad = [n for n in sys.modules if n.startswith('openvino_telemetry') and sys.modules[n]]\n"
+        "import nncf.telemetry, openvino.tools.ovc as ovc\n"
+        "assert 'Mock' in type(nncf.telemetry.telemetry).__name__, nncf.telemetry.telemetry\n"
+        "assert type(ovc.telemetry).__module__.endswith('telemetry_stub')\n"
+        "sys.exit(len(bad))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
