@@ -44,7 +44,15 @@ class TargetMissed(EdgepruneError):
 
 
 class InfeasibleTarget(TargetMissed):
-    """No alternative is fast enough for the target; nothing was trained."""
+    """No alternative is fast enough for the target; nothing was trained.
+
+    Attributes:
+        fastest_ms: The fastest time that can be reached, where it is known.
+    """
+
+    def __init__(self, message: str, *, fastest_ms: float | None = None) -> None:
+        super().__init__(message)
+        self.fastest_ms = fastest_ms
 
 
 class UnavailableError(EdgepruneError):

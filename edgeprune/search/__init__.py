@@ -1,0 +1,1 @@
+"""The exact allocation of latency over alternatives; knows arrays and no model."""
