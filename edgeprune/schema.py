@@ -12,7 +12,6 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -132,7 +131,6 @@ def _build(cls: type[T], data: object, prefix: str, extra: Mapping[str, Any]) ->
         raise InputError(f"missing key '{prefix}{missing[0]}'") from error
 
 
-@cache
 def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
