@@ -1,0 +1,60 @@
+"""The levels offered for each structure, which units each keeps, and what each costs alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.graph.structure import Structure
+
+Levels = dict[str, int]
+Keep = dict[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Alternatives:
+    """The structured alternatives of one structure.
+
+    Attributes:
+        structure: Name of the structure.
+        levels: Ascending numbers of units that may stay; the last is all of them.
+        order: (units,), the units in order of removal, the first removed first.
+        distortion: (levels,), the output error when only this structure is cut to each level.
+    """
+
+    structure: str
+    levels: tuple[int, ...]
+    order: npt.NDArray[np.int64]
+    distortion: npt.NDArray[np.float64]
+
+    def keep(self, level: int) -> npt.NDArray[np.int64]:
+        """The units that stay at ``level``, ascending."""
+        return np.sort(self.order[len(self.order) - level :])
+
+
+def kept_units(alternatives: Mapping[str, Alternatives], levels: Mapping[str, int]) -> Keep:
+    """The units that stay under a plan, for the structures that lose any."""
+    return {
+        name: alternatives[name].keep(level)
+        for name, level in levels.items()
+        if level < alternatives[name].levels[-1]
+    }
+
+
+def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int, ...]:
+    """The levels worth offering: multiples of what the device likes, none and all.
+
+    Args:
+        structure: Small families (heads, experts) get every level, channels and neurons get
+            multiples of ``multiple`` positions, coarser where there would be more than ``most``.
+        multiple: The device's preferred channel multiple.
+        most: Upper bound on the number of levels.
+    """
+    step = 1 if structure.units <= 2 * multiple and structure.kind != "channels" else multiple
+    while structure.units / step > most:
+        step *= 2
+    levels = set(range(step, structure.units, step)) | {structure.units}
+    if structure.removable:
+        levels.add(0)
+    return tuple(sorted(levels))

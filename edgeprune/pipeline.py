@@ -1,0 +1,148 @@
+"""The story of a run: task, graph, alternatives, plan, network, recovery, artifact, measurement."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgeprune import console
+from edgeprune.atomic import atomic_write_json
+from edgeprune.compress.calibration import first_samples
+from edgeprune.compress.candidate import Candidates, FitData
+from edgeprune.devices import device
+from edgeprune.errors import TargetMissed
+from edgeprune.latency import fingerprint
+from edgeprune.recipe import load_recipe
+from edgeprune.request import CompressRequest, Goal
+from edgeprune.runtimes import runtime
+from edgeprune.stages import deliver, price
+from edgeprune.stages.dense import Baselines, make_baselines
+from edgeprune.stages.loop import Closed, Loop
+from edgeprune.stages.member import build_member, recover_member, slug
+from edgeprune.stages.preview import preview, refuse_unreachable
+from edgeprune.stages.record import report_record
+from edgeprune.stages.run import Run, Subject
+from edgeprune.stages.subject import make_subject
+from edgeprune.target import load_target
+from edgeprune.task import load_task
+from edgeprune.workspace import Workspace
+
+# Samples of the small refit that a candidate is scored after.
+_SCORED_FIT = 256
+
+
+def compress(request: CompressRequest) -> dict[str, Any]:
+    """Compress a task's model to one or several goals; what ``report.json`` holds.
+
+    Raises:
+        InputError: The task, target, recipe or run folder cannot be used.
+        InfeasibleTarget: A goal is out of reach; nothing was searched or trained.
+        TargetMissed: A goal was not met; the report was written.
+        UnavailableError: The device or its runtime is not there.
+    """
+    with open_run(request) as run:
+        subject = make_subject(run)
+        levels = price.choose_levels(run, subject)
+        latency = price.measure_latency(run, subject, levels)
+        goals = sorted(request.goals, key=lambda goal: -reach(goal, latency.dense_ms))
+        console.message(preview(run, subject, latency, goals))
+        refuse_unreachable(goals, latency)
+        if request.dry_run:
+            return {"dry_run": True, **latency_range(latency.dense_ms, latency.fastest_ms)}
+        baselines = make_baselines(run, subject)
+        offer = price.offer_alternatives(run, subject, levels)
+        problem = price.allocation(latency, offer)
+        module = subject.network.captured.module
+        fit = FitData.of(module, first_samples(subject.calibration.fit, _SCORED_FIT))
+        damping = run.recipe.refit.damping
+        closed: dict[Goal, Closed] = {}
+        candidates = Candidates(
+            subject.network,
+            offer.alternatives,
+            offer.grams,
+            fit,
+            subject.calibration.score,
+            damping,
+            run.recipe.refit.enabled,
+        )
+        for goal in goals:
+            stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
+            loop = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
+            closed[goal] = loop.close()
+            stage.finish(None)
+        return finish(run, subject, baselines, goals, closed, candidates)
+
+
+def finish(
+    run: Run,
+    subject: Subject,
+    baselines: Baselines,
+    goals: list[Goal],
+    closed: dict[Goal, Closed],
+    candidates: Candidates,
+) -> dict[str, Any]:
+    """Build, recover, judge and confirm every member, and write the report."""
+    judged, extra = {}, {}
+    minutes = run.request.recovery_minutes
+    for goal in goals:
+        levels = closed[goal].allocated.levels
+        deliver.write_plan(run, goal, closed[goal], candidates, levels)
+        member = build_member(run, subject, goal, levels, candidates)
+        extra[goal] = {"notes": member.notes}
+        if minutes:
+            before = deliver.deliver(run, subject, goal, member, "before_recovery")
+            member = recover_member(run, subject, goal, member, minutes)
+            extra[goal] |= {
+                "before_recovery": {"quality": before.quality, "fidelity": before.fidelity},
+                "recovery": member.history,
+            }
+        judged[goal] = deliver.deliver(run, subject, goal, member)
+    names = {slug(goal): judged[goal] for goal in goals}
+    measurement = deliver.confirm(run, subject, baselines, names)
+    rows = [
+        deliver.result_row(goal, closed[goal], judged[goal], measurement, extra[goal])
+        for goal in goals
+    ]
+    report = report_record(run, subject, baselines, measurement, rows)
+    atomic_write_json(run.folder / "report.json", report)
+    misses = deliver.missed(rows)
+    if misses:
+        raise TargetMissed(
+            f"missed {'; '.join(misses)}; the best artifacts are in {run.folder}, "
+            "see edgeprune report"
+        )
+    return report
+
+
+@contextmanager
+def open_run(request: CompressRequest) -> Iterator[Run]:
+    """Load what the request names and lock its run folder."""
+    target = load_target(request.device)
+    recipe = load_recipe(request.recipe)
+    task = load_task(request.task, request.settings)
+    machine = device(target.transport)
+    found = fingerprint.take(machine, target)
+    identity = {"task": task.name, "settings": dict(task.settings), "device": target.name}
+    with Workspace(request.out, identity) as workspace:
+        yield Run(request, task, target, recipe, machine, runtime(target.runtime), found, workspace)
+
+
+def loop_inputs(run: Run, subject: Subject, latency: Any) -> dict[str, Any]:
+    """What the closed loop of a goal depends on."""
+    return {
+        "model": subject.key,
+        "task": run.task.key,
+        "device": run.fingerprint.key,
+        "recipe": repr((run.recipe.calibration, run.recipe.search, run.recipe.refit)),
+        "criterion": run.recipe.criterion,
+        "latency": latency.to_json(),
+    }
+
+
+def reach(goal: Goal, dense_ms: float) -> float:
+    """The latency a goal stands for, to order the family from slow to fast."""
+    return goal.value if goal.kind == "latency_ms" else dense_ms / goal.value
+
+
+def latency_range(dense_ms: float, fastest_ms: float) -> dict[str, float]:
+    """The reachable range as JSON values."""
+    return {"dense_ms": dense_ms, "fastest_ms": fastest_ms, "most_speedup": dense_ms / fastest_ms}

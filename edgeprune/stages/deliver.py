@@ -1,0 +1,169 @@
+"""Finish the family: artifacts beside their plans, confirmed in fresh processes, and the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprune import console
+from edgeprune.compress.alternatives import kept_units
+from edgeprune.compress.candidate import Candidates
+from edgeprune.compress.fidelity import output_error
+from edgeprune.devices.prediction import predictor
+from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.latency.measure import Measurement
+from edgeprune.plan import Plan, save_plan
+from edgeprune.request import Goal
+from edgeprune.stages.dense import Baselines, quality
+from edgeprune.stages.deployed import as_arrays, deployed_samples
+from edgeprune.stages.loop import Closed, limit_ms, time_against_dense
+from edgeprune.stages.member import Member, save_weights, slug
+from edgeprune.stages.run import Run, Subject
+
+_CONFIRM_S = 20.0
+_PROCESSES = 3
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How good a member is in its runtime.
+
+    Attributes:
+        quality: The task's number.
+        fidelity: Share of the dense outputs' variance reproduced on held-back batches (R²).
+        size_bytes: All files of the artifact.
+        artifact: Path relative to the run folder.
+    """
+
+    quality: float
+    fidelity: float
+    size_bytes: int
+    artifact: str
+
+
+def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = "") -> Judged:
+    """Write a member's artifact and judge it on the device.
+
+    Args:
+        part: Subfolder, for a member that is not the final one.
+    """
+    folder = run.folder / slug(goal) / part
+    stage = run.workspace.stage(
+        f"judge-{slug(goal)}{'-' + part if part else ''}",
+        {"task": run.task.key, "weights": weights_key(member), "device": run.fingerprint.key},
+    )
+    if not stage.done:
+        with console.progress(f"{goal}: judging {part or 'the result'} in its runtime", 3) as bar:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_weights(member.module, folder / "weights.safetensors")
+            examples = subject.network.captured.example_inputs
+            export_onnx(member.module, examples, folder / "model.onnx")
+            artifact = run.runtime.convert(folder / "model.onnx", folder / "model.xml")
+            bar.advance(note="quality")
+            value = quality(run, subject, artifact)
+            bar.advance(note="fidelity")
+            judged = {
+                "quality": value,
+                "fidelity": fidelity(run, subject, artifact),
+                "size_bytes": run.runtime.size_bytes(artifact),
+                "artifact": artifact.relative_to(run.folder).as_posix(),
+            }
+            bar.advance()
+        stage.finish(judged)
+    return Judged(**stage.result)
+
+
+def weights_key(member: Member) -> str:
+    """What a member's artifact depends on."""
+    from edgeprune.stages.subject import model_key
+
+    return model_key(member.module)
+
+
+def fidelity(run: Run, subject: Subject, artifact: Path) -> float:
+    """R² of the artifact's outputs on held-back samples, against the dense model in float32."""
+    captured = subject.network.captured
+    samples = list(
+        deployed_samples(
+            subject.calibration.held,
+            captured.example_inputs,
+            run.recipe.calibration.held_back,
+        )
+    )
+    with torch.no_grad():
+        dense = [tuple(captured.module(*sample)) for sample in samples]
+    with predictor(run.device, run.target, artifact, subject.inputs) as predict:
+        outputs = [
+            tuple(torch.from_numpy(np.array(out)) for out in predict(as_arrays(sample)))
+            for sample in samples
+        ]
+    return 1.0 - output_error(outputs, dense)
+
+
+def confirm(
+    run: Run, subject: Subject, baselines: Baselines, members: Mapping[str, Judged]
+) -> Measurement:
+    """Everything timed in turn, spread over fresh processes that tuned nothing."""
+    artifacts = {name: run.folder / judged.artifact for name, judged in members.items()}
+    if baselines.int8 is not None:
+        artifacts["dense_int8"] = run.folder / baselines.int8.artifact
+    seconds = _CONFIRM_S * (1 + len(artifacts)) / 2
+    return time_against_dense(run, subject, artifacts, seconds, _PROCESSES)
+
+
+def write_plan(
+    run: Run, goal: Goal, closed: Closed, candidates: Candidates, levels: Mapping[str, int]
+) -> Plan:
+    """Save ``plan.yaml`` beside the artifact."""
+    keep = kept_units(candidates.alternatives, levels)
+    plan = Plan(
+        levels=dict(levels),
+        keep={name: units.tolist() for name, units in keep.items()},
+        predicted_ms=closed.predicted_ms,
+        distortion=closed.allocated.distortion,
+        loss=closed.allocated.loss,
+        gap=closed.allocated.gap,
+    )
+    save_plan(plan, run.folder / slug(goal) / "plan.yaml")
+    return plan
+
+
+def result_row(
+    goal: Goal, closed: Closed, judged: Judged, measurement: Measurement, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One entry of the report's ``results``."""
+    stats, dense = measurement.stats(slug(goal)), measurement.stats("dense")
+    target = limit_ms(goal, dense.median)
+    ratio, low, high = measurement.ratio(slug(goal), "dense")
+    upper = high * dense.median if goal.kind == "speedup" else stats.ci95[1]
+    return {
+        "goal": str(goal),
+        "target_ms": target,
+        "met": bool(upper < target),
+        "latency_ms": stats.to_json(),
+        "predicted_ms": closed.predicted_ms,
+        "speedup": 1 / ratio,
+        "speedup_ci95": [1 / high, 1 / low],
+        "quality": judged.quality,
+        "fidelity": judged.fidelity,
+        "size_bytes": judged.size_bytes,
+        "artifact": judged.artifact,
+        "plan": f"{slug(goal)}/plan.yaml",
+        "output_error_planned": closed.allocated.loss,
+        "search_gap": closed.allocated.gap,
+        "compiles": len(closed.trials),
+        **extra,
+    }
+
+
+def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The goals that were not met, each with how close it came."""
+    return [
+        f"{row['goal']}: {row['latency_ms']['median']:.3f} ms measured, "
+        f"{row['target_ms']:.3f} ms wanted"
+        for row in rows
+        if not row["met"]
+    ]

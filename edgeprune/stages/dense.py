@@ -1,0 +1,98 @@
+"""The honest baselines: the dense model in the same runtime, and its int8 form beside it."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune import console
+from edgeprune.devices.prediction import predictor
+from edgeprune.errors import EdgepruneError, TaskError
+from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.stages.deployed import as_arrays, deployed_samples
+from edgeprune.stages.run import Run, Subject
+
+_INT8_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A dense artifact with its quality; ``artifact`` is relative to the run folder."""
+
+    artifact: str
+    quality: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The dense model at the runtime's default precision and, where it can be made, in int8."""
+
+    dense: Baseline
+    int8: Baseline | None
+    int8_failure: str = ""
+
+
+def make_baselines(run: Run, subject: Subject) -> Baselines:
+    """Export, convert and judge the dense model, then quantise it.
+
+    Raises:
+        TaskError: The quality function fails on the dense model.
+    """
+    stage = run.workspace.stage(
+        "dense", {"task": run.task.key, "model": subject.key, "device": run.fingerprint.key}
+    )
+    if not stage.done:
+        with console.progress("dense model and its int8 form", 4) as bar:
+            folder = run.folder / "dense"
+            onnx = folder / "model.onnx"
+            folder.mkdir(parents=True, exist_ok=True)
+            captured = subject.network.captured
+            export_onnx(captured.module, captured.example_inputs, onnx)
+            artifact = run.runtime.convert(onnx, folder / "model.xml")
+            bar.advance(note="quality")
+            dense = _judged(run, subject, artifact)
+            bar.advance(note="int8")
+            int8, failure = _int8(run, subject, onnx)
+            bar.advance(2)
+        stage.finish({"dense": dense, "int8": int8, "failure": failure})
+    found = stage.result
+    int8 = Baseline(**found["int8"]) if found["int8"] else None
+    return Baselines(Baseline(**found["dense"]), int8, found["failure"])
+
+
+def quality(run: Run, subject: Subject, artifact: Path) -> float:
+    """The task's quality of an artifact, run on the device.
+
+    Raises:
+        TaskError: The quality function raised or returned no finite number.
+    """
+    with predictor(run.device, run.target, artifact, subject.inputs) as predict:
+        value = float(run.task.quality(predict))
+    if not math.isfinite(value):
+        raise TaskError(f"task '{run.task.name}': quality() returned {value}, not a finite number")
+    return value
+
+
+def _judged(run: Run, subject: Subject, artifact: Path) -> dict[str, Any]:
+    return {
+        "artifact": artifact.relative_to(run.folder).as_posix(),
+        "quality": quality(run, subject, artifact),
+        "size_bytes": run.runtime.size_bytes(artifact),
+    }
+
+
+def _int8(run: Run, subject: Subject, onnx: Path) -> tuple[dict[str, Any] | None, str]:
+    """The int8 row, or why there is none: a baseline that fails must not end the run."""
+    examples = subject.network.captured.example_inputs
+    samples = deployed_samples(subject.calibration.fit, examples, _INT8_SAMPLES)
+    folder = run.folder / "dense_int8"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        artifact = run.runtime.quantise_int8(
+            onnx, folder / "model.xml", [as_arrays(sample) for sample in samples]
+        )
+        return _judged(run, subject, artifact), ""
+    except EdgepruneError as error:
+        console.warning(f"no int8 baseline: {error}")
+        return None, str(error)

@@ -1,0 +1,229 @@
+"""The closed loop: plan, compile, time on the device, correct the budget, plan again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgeprune import console
+from edgeprune.compress.candidate import Candidates
+from edgeprune.errors import InfeasibleTarget
+from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.latency.measure import Measurement, time_interleaved
+from edgeprune.latency.model import LatencyModel
+from edgeprune.request import Goal
+from edgeprune.search.problem import Problem
+from edgeprune.stages.allocate import Allocated, LossLog, allocate, exact
+from edgeprune.stages.run import Run, Subject
+
+Levels = dict[str, int]
+
+# Planned this far under the target, so that the interval's upper end stays below it too.
+_AIM = 0.98
+_PROBE_S, _TRIAL_S = 6.0, 12.0
+# A correction is a small step from a plan whose neighbourhood is known already.
+_CORRECTION_EVALUATIONS = 24
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan timed against the dense model in one fresh process; figures in ms."""
+
+    plan: str
+    median: float
+    upper: float
+    dense: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Where the loop ended: the plan, what the table said, and every trial on the way."""
+
+    allocated: Allocated
+    predicted_ms: float
+    met: bool
+    trials: tuple[Trial, ...]
+
+
+def limit_ms(goal: Goal, dense_ms: float) -> float:
+    """The latency that a goal asks for, given the dense model's in the same measurement."""
+    return goal.value if goal.kind == "latency_ms" else dense_ms / goal.value
+
+
+class Loop:
+    """The closed loop for one goal.
+
+    Trials are kept in the stage's folder, so a run that died goes on with the same figures.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        subject: Subject,
+        goal: Goal,
+        latency: LatencyModel,
+        problem: Problem,
+        candidates: Candidates,
+        folder: Path,
+    ) -> None:
+        self.run, self.subject, self.goal = run, subject, goal
+        self.latency, self.problem = latency, problem
+        self.candidates, self.folder = candidates, folder
+        self.log = LossLog(folder / "losses.jsonl", candidates)
+        self.trials: list[Trial] = []
+        self._kept = _read_trials(folder / "trials.jsonl")
+
+    def close(self) -> Closed:
+        """Plan until a measurement says met, or the recipe's corrections are used up.
+
+        Raises:
+            InfeasibleTarget: Even the fastest plan is predicted too slow.
+        """
+        recipe = self.run.recipe.search
+        bias = self._probe()
+        allocated = allocate(self.problem, self._budget(bias), recipe, self.log)
+        best: Allocated | None = None
+        for attempt in range(recipe.replans + 1):
+            trial = self._time(allocated.levels, _TRIAL_S)
+            limit = limit_ms(self.goal, trial.dense)
+            met = trial.upper < limit
+            console.message(
+                f"{self.goal}: measured {trial.median:.3f} ms, wanted {limit:.3f} ms "
+                f"({'met' if met else 'missed'}; output error {allocated.loss:.4f})"
+            )
+            if met and (best is None or allocated.loss < best.loss):
+                best = allocated
+            close_enough = trial.median > (1 - 2 * recipe.tolerance) * limit
+            if (met and close_enough) or attempt == recipe.replans:
+                break
+            bias *= trial.median / (_AIM * limit)
+            nxt = self._corrected(bias, allocated)
+            if nxt.levels == allocated.levels:
+                break
+            allocated = nxt
+        final = best or allocated
+        predicted = self.latency.total_ms(final.levels)
+        return Closed(final, predicted, best is not None, tuple(self.trials))
+
+    def _probe(self) -> float:
+        """Measured over predicted for a first plan, before anything expensive is done."""
+        solution = exact(self.problem, self._budget(1.0), self.run.recipe.search)
+        trial = self._time(solution.levels, _PROBE_S)
+        # A speed-up is judged against the dense model of the same measurement, so only the
+        # ratio has to be right.
+        scale = self.latency.dense_ms / trial.dense if self.goal.kind == "speedup" else 1.0
+        return trial.median * scale / self.latency.total_ms(solution.levels)
+
+    def _budget(self, bias: float) -> float:
+        """The budget of summed layer times for a bias of measured over predicted.
+
+        Raises:
+            InfeasibleTarget: The budget is below the fastest plan.
+        """
+        wanted = limit_ms(self.goal, self.latency.dense_ms)
+        total = _AIM * wanted / bias
+        fastest = self.latency.fastest_ms
+        if total < fastest:
+            raise InfeasibleTarget(
+                f"target {self.goal} is out of reach: it needs {wanted:.3f} ms, the fastest plan "
+                f"takes {fastest * bias:.3f} ms; ask for at least {fastest * bias / _AIM:.3f} ms"
+            )
+        return self.latency.sum_budget(total)
+
+    def _corrected(self, bias: float, allocated: Allocated) -> Allocated:
+        """The best plan near the last one under the corrected budget."""
+        budget = self._budget(bias)
+        known = self._known_within(budget)
+        recipe = self.run.recipe.search
+        if known is None or recipe.refine_minutes <= 0:
+            return allocate(self.problem, budget, recipe, self.log)
+        return allocate(
+            self.problem,
+            budget,
+            recipe,
+            self.log,
+            evaluations=_CORRECTION_EVALUATIONS,
+            start=known,
+        )
+
+    def _known_within(self, budget_ms: float) -> Levels | None:
+        """The plan of least joint loss, of those evaluated so far, that fits a budget."""
+        fitting = []
+        for key, loss in self.candidates.scores.items():
+            levels = parse_levels(key)
+            if set(levels) != set(self.problem.index):
+                continue
+            if self.problem.evaluate(levels)[1] <= budget_ms:
+                fitting.append((loss, key))
+        return parse_levels(min(fitting)[1]) if fitting else None
+
+    def _time(self, levels: Levels, seconds: float) -> Trial:
+        plan = Candidates.key(levels)
+        if self._kept and self._kept[0].plan == plan:
+            trial = self._kept.pop(0)
+        else:
+            self._kept.clear()
+            trial = self._measured(plan, levels, seconds)
+            with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(trial)) + "\n")
+        self.trials.append(trial)
+        return trial
+
+    def _measured(self, plan: str, levels: Levels, seconds: float) -> Trial:
+        artifact = self.timing_artifact(plan, levels)
+        measurement = time_against_dense(self.run, self.subject, {"plan": artifact}, seconds)
+        stats, dense = measurement.stats("plan"), measurement.stats("dense")
+        if self.goal.kind == "speedup":
+            # The interval of the ratio: what slowed both down in a round cancels.
+            _, _, high = measurement.ratio("plan", "dense")
+            return Trial(plan, stats.median, high * dense.median, dense.median)
+        return Trial(plan, stats.median, stats.ci95[1], dense.median)
+
+    def timing_artifact(self, plan: str, levels: Levels) -> Path:
+        """An artifact of the plan's shapes; its weights do not matter to its latency."""
+        folder = self.folder / f"shape-{hashlib.sha256(plan.encode()).hexdigest()[:12]}"
+        artifact = folder / "model.xml"
+        network = self.subject.network
+        folder.mkdir(parents=True, exist_ok=True)
+        keep = {
+            name: self.candidates.alternatives[name].keep(level).tolist()
+            for name, level in levels.items()
+            if level < network.structures[name].units
+        }
+        export_onnx(network.shrink(keep), network.captured.example_inputs, folder / "model.onnx")
+        return self.run.runtime.convert(folder / "model.onnx", artifact)
+
+
+def time_against_dense(
+    run: Run, subject: Subject, artifacts: Mapping[str, Path], seconds: float, processes: int = 1
+) -> Measurement:
+    """Artifacts timed in turn with the dense one, in fresh processes."""
+    with console.progress("timing on the device", 1.0) as bar:
+        return time_interleaved(
+            run.device,
+            run.target,
+            {"dense": run.folder / "dense" / "model.xml", **artifacts},
+            subject.inputs,
+            seconds=seconds,
+            processes=processes,
+            on_round=bar.update,
+        )
+
+
+def parse_levels(key: str) -> Levels:
+    """The levels that ``Candidates.key`` wrote."""
+    pairs = (part.rsplit("=", 1) for part in key.split(","))
+    return {name: int(level) for name, level in pairs}
+
+
+def _read_trials(path: Path) -> list[Trial]:
+    if not path.exists():
+        return []
+    trials = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            trials.append(Trial(**json.loads(line)))
+        except (ValueError, TypeError):
+            break  # the line that was being written when the process died
+    return trials

@@ -1,0 +1,132 @@
+"""One member of the family: a plan's network, refitted on everything, recovered, and saved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, fx
+
+from edgeprune import console
+from edgeprune.atomic import atomic_path
+from edgeprune.compress.alternatives import kept_units
+from edgeprune.compress.batchnorm import reestimated
+from edgeprune.compress.candidate import Candidates, FitData
+from edgeprune.recovery.distil import recover
+from edgeprune.request import Goal
+from edgeprune.stages.run import Run, Subject
+
+Levels = Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A finished network of the family.
+
+    Attributes:
+        module: The shrunk graph with its final weights.
+        keep: Units that stay, for the structures that lose any.
+        history: What recovery reported, one entry an evaluation; empty without recovery.
+        notes: What was decided on the way.
+    """
+
+    module: fx.GraphModule
+    keep: Mapping[str, list[int]]
+    history: list[dict[str, float]]
+    notes: list[str]
+
+
+def build_member(
+    run: Run, subject: Subject, goal: Goal, levels: Levels, candidates: Candidates
+) -> Member:
+    """Shrink, compensate and refit on the whole fit part; re-estimate statistics where it helps."""
+    network = subject.network
+    keep = {
+        name: units.tolist() for name, units in kept_units(candidates.alternatives, levels).items()
+    }
+    stage = run.workspace.stage(
+        f"refit-{slug(goal)}",
+        {
+            "model": subject.key,
+            "task": run.task.key,
+            "keep": keep,
+            "samples": run.recipe.calibration.samples,
+            "refit": run.recipe.refit.enabled,
+            "damping": run.recipe.refit.damping,
+            "batchnorm": run.recipe.batchnorm.reestimate,
+        },
+    )
+    path = stage.folder / "weights.safetensors"
+    if not stage.done:
+        notes = []
+        with console.progress(f"{goal}: refitting on the calibration set"):
+            fit = FitData.of(network.captured.module, subject.calibration.fit)
+            module = candidates.build(levels, fit)
+            if run.recipe.batchnorm.reestimate == "auto":
+                module, note = reestimated(module, subject.calibration.fit, candidates.error)
+                notes.append(note)
+        save_weights(module, path)
+        stage.finish({"notes": notes})
+    module = load_weights(network.shrink(keep), path)
+    return Member(module, keep, [], stage.result["notes"])
+
+
+def recover_member(
+    run: Run, subject: Subject, goal: Goal, member: Member, minutes: float
+) -> Member:
+    """Distil the member from the dense network within ``minutes``."""
+    stage = run.workspace.stage(
+        f"recover-{slug(goal)}",
+        {
+            "model": subject.key,
+            "task": run.task.key,
+            "keep": {name: list(units) for name, units in member.keep.items()},
+            "minutes": minutes,
+            "recipe": repr(run.recipe.recovery),
+        },
+    )
+    path = stage.folder / "weights.safetensors"
+    if not stage.done:
+        with console.progress(f"{goal}: recovering", 1.0) as bar:
+            recovered = recover(
+                member.module,
+                subject.network.captured.module,
+                subject.calibration.trainable(run.task.batches),
+                run.recipe.recovery,
+                minutes=minutes,
+                folder=stage.folder,
+                progress=lambda share, note: bar.update(share, note=note),
+            )
+        save_weights(recovered.module, path)
+        stage.finish({"history": recovered.history, "steps": recovered.steps})
+    module = load_weights(subject.network.shrink(member.keep), path)
+    return Member(module, member.keep, stage.result["history"], member.notes)
+
+
+def slug(goal: Goal) -> str:
+    """A goal as a folder name: ``2x``, ``10ms``."""
+    return str(goal).replace(" ", "")
+
+
+def save_weights(module: fx.GraphModule, path: Path) -> None:
+    """Parameters and buffers as safetensors, whole or not at all; shared ones are stored once."""
+    seen: dict[int, str] = {}
+    state: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            continue
+        seen[tensor.data_ptr()] = name
+        state[name] = tensor.detach().contiguous()
+    with atomic_path(path) as partial:
+        save_file(state, partial)
+
+
+def load_weights(module: fx.GraphModule, path: Path) -> fx.GraphModule:
+    """Put saved parameters into a shrunk graph of the same plan."""
+    state = load_file(path)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name in state:
+                tensor.copy_(state[name])
+    return module

@@ -1,0 +1,51 @@
+"""What is reachable and what it will cost, said before any long work."""
+
+from collections.abc import Sequence
+
+from edgeprune.console import duration
+from edgeprune.errors import InfeasibleTarget
+from edgeprune.latency.model import LatencyModel
+from edgeprune.request import Goal
+from edgeprune.stages.run import Run, Subject
+
+# What a goal costs besides refining and recovering: searches, compiles, timing, judging.
+_REST_MINUTES = 2.0
+
+
+def wanted_ms(goal: Goal, latency: LatencyModel) -> float:
+    """The latency that a goal asks for, by the latency model."""
+    return goal.value if goal.kind == "latency_ms" else latency.dense_ms / goal.value
+
+
+def refuse_unreachable(goals: Sequence[Goal], latency: LatencyModel) -> None:
+    """Stop before any work is done for goals that no plan can reach.
+
+    Raises:
+        InfeasibleTarget: Names the fastest reachable time.
+    """
+    for goal in goals:
+        if wanted_ms(goal, latency) < latency.fastest_ms:
+            most = latency.dense_ms / latency.fastest_ms
+            raise InfeasibleTarget(
+                f"target {goal} is out of reach: it needs {wanted_ms(goal, latency):.3f} ms, "
+                f"the fastest plan takes {latency.fastest_ms:.3f} ms ({most:.2f}x)"
+            )
+
+
+def cost_minutes(run: Run, goals: Sequence[Goal]) -> float:
+    """Minutes the rest of the run is likely to take, besides pricing the alternatives."""
+    each = run.recipe.search.refine_minutes + (run.request.recovery_minutes or 0.0)
+    return len(goals) * (each + _REST_MINUTES)
+
+
+def preview(run: Run, subject: Subject, latency: LatencyModel, goals: Sequence[Goal]) -> str:
+    """The reachable range, what is prunable, and an estimate of cost, in two lines."""
+    structures = subject.network.structures
+    units = sum(structure.units for structure in structures.values())
+    most = latency.dense_ms / latency.fastest_ms
+    named = ", ".join(f"{goal} ({wanted_ms(goal, latency):.3f} ms)" for goal in goals)
+    return (
+        f"dense {latency.dense_ms:.3f} ms, reachable down to {latency.fastest_ms:.3f} ms "
+        f"({most:.2f}x) by {len(structures)} structures with {units} units\n"
+        f"targets {named}: about {duration(60 * cost_minutes(run, goals))} of work"
+    )

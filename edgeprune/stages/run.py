@@ -1,0 +1,47 @@
+"""What every stage of a run needs to know."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.devices import Device
+from edgeprune.latency.fingerprint import Fingerprint
+from edgeprune.recipe import Recipe
+from edgeprune.request import CompressRequest
+from edgeprune.runtimes import Runtime
+from edgeprune.target import Target
+from edgeprune.task import LoadedTask
+from edgeprune.workspace import Workspace
+
+if TYPE_CHECKING:
+    from edgeprune.compress.calibration import Calibration
+    from edgeprune.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what was asked, of what, where, and the folder it writes to."""
+
+    request: CompressRequest
+    task: LoadedTask
+    target: Target
+    recipe: Recipe
+    device: Device
+    runtime: Runtime
+    fingerprint: Fingerprint
+    workspace: Workspace
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.workspace.folder
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The captured network, the data it is judged on, and its inputs as a file for the device."""
+
+    network: "Network"
+    calibration: "Calibration"
+    inputs: Path
+    key: str
