@@ -1,0 +1,1 @@
+"""Capture of networks as graphs, coupled structures on them, and rewriting to smaller graphs."""

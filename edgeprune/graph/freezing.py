@@ -1,0 +1,29 @@
+"""The report of what cannot be pruned, and why."""
+
+import numpy as np
+
+from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.structure import Frozen
+
+
+def frozen_parameters(coupling: Coupling) -> tuple[Frozen, ...]:
+    """One entry for each weight dimension of which anything is frozen, and each cause."""
+    found: list[Frozen] = []
+    for name, weight in coupling.weights.items():
+        for dim, labels in enumerate(weight.dims):
+            if (name, dim) not in coupling.uses:
+                continue
+            causes = coupling.sets.cause(labels.numpy())
+            for index in np.unique(causes[causes != 0]).tolist():
+                cause = coupling.causes[index]
+                where = "output" if coupling.uses[name, dim].role == "output" else "input"
+                found.append(
+                    Frozen(
+                        tensor=name,
+                        operator=cause.operator,
+                        node=cause.node,
+                        source=cause.source,
+                        reason=f"{where} features (dim {dim}): {cause.reason}",
+                    )
+                )
+    return tuple(found)

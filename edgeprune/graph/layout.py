@@ -1,0 +1,54 @@
+"""Where every unit of every structure has positions, in parameters and in values.
+
+Units are numbered through all structures. A dimension that no structure touches is None, so the
+layout of a large network stays small.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch.fx import Node
+
+from edgeprune.graph.structure import SymbolicDim
+
+Units = npt.NDArray[np.int32]
+Dims = tuple[Units | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Units along dimensions.
+
+    Attributes:
+        parameters: By qualified name, per dimension the unit of every position, or None.
+        values: By node, per output tensor and dimension the same.
+        offsets: First unit number of every structure, in order.
+        units: Number of units of every structure.
+    """
+
+    parameters: dict[str, Dims]
+    values: dict[Node, tuple[Dims, ...]]
+    offsets: dict[str, int] = field(default_factory=dict)
+    units: dict[str, int] = field(default_factory=dict)
+
+    def structures_in(self, dims: Units | None) -> tuple[str, ...]:
+        """Structures with units along a dimension, in order."""
+        if dims is None:
+            return ()
+        present = dims[dims >= 0]
+        starts = np.array(list(self.offsets.values()))
+        names = list(self.offsets)
+        which = np.unique(np.searchsorted(starts, present, side="right") - 1)
+        return tuple(names[i] for i in which)
+
+    def symbolic(self, dims: Units | None, size: int) -> SymbolicDim:
+        """The size of a dimension as a function of the levels."""
+        if dims is None:
+            return SymbolicDim(size)
+        per_unit = []
+        for name in self.structures_in(dims):
+            start, count = self.offsets[name], self.units[name]
+            inside = (dims >= start) & (dims < start + count)
+            per_unit.append((name, int(inside.sum()) // count))
+        return SymbolicDim(int((dims < 0).sum()), tuple(per_unit))

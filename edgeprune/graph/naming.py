@@ -1,0 +1,81 @@
+"""Readable, unique node names and the source line of every node."""
+
+import builtins
+import keyword
+import re
+from collections import Counter
+from pathlib import PurePath
+from typing import Any
+
+from torch import fx, nn
+from torch.fx import Node
+
+from edgeprune.graph.ops import op_name
+
+# A node's name becomes a variable in generated code and a scope when exported.
+_RESERVED = {"torch", "inf", "nan", "device", "fx_pytree", "pytree", "self", "operator", "weights"}
+_RESERVED |= {*dir(builtins), *keyword.kwlist, *dir(nn.Module()), *dir(fx.GraphModule)}
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def annotate_sources(graph: fx.Graph) -> None:
+    """Write ``module_path`` and ``source`` into every node's meta."""
+    for node in graph.nodes:
+        node.meta["module_path"] = _module_path(node)
+        node.meta["source"] = _source(node)
+
+
+def _module_path(node: Node) -> str:
+    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
+    entries = list(stack.values())
+    return str(entries[-1][0]) if entries else ""
+
+
+def _source(node: Node) -> str:
+    """The innermost line outside torch, as ``file.py:123``."""
+    best = ""
+    for match in _FRAME.finditer(node.meta.get("stack_trace") or ""):
+        if "/torch/" not in match["file"].replace("\\", "/"):
+            best = f"{PurePath(match['file']).name}:{match['line']}"
+    return best
+
+
+def rename_nodes(graph: fx.Graph) -> None:
+    """Name operators after their module: ``encoder_layer_0_output_dense``, ``..._gelu``.
+
+    An operator that reads a parameter of its module bears the module's name alone.
+    """
+    seen: Counter[str] = Counter()
+    taken = {_identifier(str(n.target)) for n in graph.nodes if n.op == "placeholder"}
+    nodes = [n for n in graph.nodes if n.op in ("call_function", "get_attr")]
+    plan: list[tuple[Node, str]] = []
+    for node in nodes:
+        base = _identifier(_base_name(node))
+        name = base
+        while name in taken:
+            seen[base] += 1
+            name = f"{base}_{seen[base]}"
+        taken.add(name)
+        plan.append((node, name))
+    for index, (node, _) in enumerate(plan):
+        node.name = f"edgeprune_renaming_{index}"
+    for node, name in plan:
+        node.name = name
+
+
+def _base_name(node: Node) -> str:
+    if node.op == "get_attr":
+        return f"param_{node.target}"
+    path, operator_name = node.meta["module_path"], op_name(node)
+    if not path:
+        return operator_name
+    owns = any(
+        i.op == "get_attr" and str(i.target).rpartition(".")[0] == path
+        for i in node.all_input_nodes
+    )
+    return str(path) if owns else f"{path}_{operator_name}"
+
+
+def _identifier(text: str) -> str:
+    name = re.sub(r"\W", "_", text).strip("_") or "node"
+    return f"op_{name}" if name[0].isdigit() or name in _RESERVED else name

@@ -1,0 +1,143 @@
+"""A captured network with its prunable structures, and what every level does to its shapes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor, fx
+from torch.fx import Node
+
+from edgeprune.errors import StructureError
+from edgeprune.graph.capture import Captured
+from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.extraction import extract_layout
+from edgeprune.graph.freezing import frozen_parameters
+from edgeprune.graph.layout import Layout
+from edgeprune.graph.ops import output_shapes
+from edgeprune.graph.shrinker import Shrinker
+from edgeprune.graph.slots import build_structures
+from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
+from edgeprune.graph.validation import invalid_structures, removable_structures
+
+Keep = Mapping[str, Sequence[int]]
+_MAX_REPAIRS = 8
+
+
+class Network:
+    """What can be removed from a captured network, and the network without it."""
+
+    def __init__(self, coupling: Coupling, layout: Layout, kinds: dict[str, str]) -> None:
+        self.captured: Captured = coupling.captured
+        self.layout = layout
+        self._coupling = coupling
+        self._nodes = {node.name: node for node in coupling.graph.nodes}
+        removable = removable_structures(self.captured, layout, coupling.constants)
+        self.structures: dict[str, Structure] = build_structures(coupling, layout, kinds, removable)
+        self.frozen: tuple[Frozen, ...] = frozen_parameters(coupling)
+        self._structures_of: dict[str, tuple[str, ...]] = {}
+
+    def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            raise StructureError(f"the captured graph has no node {name!r}")
+        return self._nodes[name]
+
+    def shapes(self, node_name: str) -> tuple[tuple[SymbolicDim, ...], ...]:
+        """Per output tensor of a node the sizes as functions of the levels, at the example shapes.
+
+        Raises:
+            StructureError: There is no such node.
+        """
+        node = self._node(node_name)
+        if node.op == "get_attr":
+            return (self.param_shape(str(node.target)),)
+        found = self.layout.values.get(node)
+        return tuple(
+            tuple(
+                self.layout.symbolic(found[i][d] if found is not None else None, size)
+                for d, size in enumerate(shape)
+            )
+            for i, shape in enumerate(output_shapes(node))
+        )
+
+    def param_shape(self, fqn: str) -> tuple[SymbolicDim, ...]:
+        """Sizes of a parameter or buffer as functions of the levels."""
+        value: Tensor = self.captured.module.state_dict(keep_vars=True).get(fqn)  # type: ignore[assignment]
+        if value is None:
+            raise StructureError(f"the captured module has no parameter or buffer {fqn!r}")
+        dims = self.layout.parameters.get(fqn) or (None,) * value.dim()
+        return tuple(
+            self.layout.symbolic(units, size) for units, size in zip(dims, value.shape, strict=True)
+        )
+
+    def structures_of(self, node_name: str) -> tuple[str, ...]:
+        """Structures whose level changes the input, weight or output shape of a node."""
+        if node_name not in self._structures_of:
+            node = self._node(node_name)
+            found: set[str] = set()
+            for part in (node, *node.all_input_nodes):
+                dims = self.layout.values.get(part, ())
+                for units in (d for tensor in dims for d in tensor):
+                    found.update(self.layout.structures_in(units))
+                if part.op == "get_attr":
+                    for units in self.layout.parameters.get(str(part.target), ()):
+                        found.update(self.layout.structures_in(units))
+            self._structures_of[node_name] = tuple(n for n in self.layout.offsets if n in found)
+        return self._structures_of[node_name]
+
+    def shrink(self, keep: Keep, state: Mapping[str, Tensor] | None = None) -> fx.GraphModule:
+        """The network with only the given units of each structure (absent: all of them).
+
+        The result owns its parameters; nodes and parameters keep their names. ``state`` gives
+        full-size tensors to use instead of the captured ones. An empty selection takes out
+        what consumes the structure but for its bias.
+
+        Raises:
+            StructureError: An unknown structure or unit, or nothing left where something must be.
+        """
+        stays = self.stays(keep)
+        return Shrinker(self.captured, self.layout, self._coupling.constants, stays).run(state)
+
+    def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Over all units of all structures, whether each stays."""
+        total = sum(self.layout.units.values())
+        stays = np.ones(total, bool)
+        for name, units in keep.items():
+            if name not in self.structures:
+                raise StructureError(_unknown(name, self.structures))
+            start, count = self.layout.offsets[name], self.layout.units[name]
+            chosen = np.asarray(list(units), np.int64)
+            if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
+                raise StructureError(f"{name} has units 0 to {count - 1}, not {chosen.tolist()}")
+            if not chosen.size and not self.structures[name].removable:
+                raise StructureError(f"{name} cannot be emptied; keep at least one unit")
+            stays[start : start + count] = False
+            stays[start + chosen] = True
+        return stays
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no structure {name!r}{hint}"
+
+
+def analyse(captured: Captured, *, freeze: Sequence[str] = ()) -> Network:
+    """Find the coupled structures of a captured network.
+
+    ``freeze`` names parameters that must keep their shape. Structures whose rewriting would give
+    other shapes than predicted are frozen, too, and reported.
+    """
+    coupling = Coupling(captured, freeze)
+    coupling.propagate()
+    for _ in range(_MAX_REPAIRS):
+        layout, kinds = extract_layout(coupling)
+        wrong = invalid_structures(captured, layout, coupling.constants)
+        if not wrong:
+            return Network(coupling, layout, kinds)
+        for name, (node, reason) in wrong.items():
+            coupling.freeze_units(layout, name, node, reason)
+        coupling.propagate()
+    coupling.freeze_everything("rewriting gives other shapes than predicted")
+    layout, kinds = extract_layout(coupling)
+    return Network(coupling, layout, kinds)

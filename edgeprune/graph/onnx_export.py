@@ -1,0 +1,127 @@
+"""Writes a graph module as ONNX, with every ONNX node named after the graph node it came from."""
+
+import operator
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import Node
+
+from edgeprune.errors import InputError
+
+_OPSET = 17
+_WEIGHTS = "weights"
+
+
+def export_onnx(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Tensor],
+    path: Path | str,
+    *,
+    input_names: Sequence[str] | None = None,
+) -> None:
+    """Export at the static shapes of ``example_inputs``.
+
+    ONNX nodes are named ``/<graph node>/<Op>``, so that a runtime's per-layer profile can be read
+    against the graph. Inputs are named like the graph's placeholders unless names are given,
+    outputs ``output_0``, ``output_1``, ...
+
+    Raises:
+        InputError: An operator has no ONNX form; the message names it.
+    """
+    scoped = _with_scopes(_with_static_numbers(module, tuple(example_inputs)))
+    names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
+    results = next(n for n in module.graph.nodes if n.op == "output").args[0]
+    outputs = [f"output_{i}" for i in range(len(results))]  # type: ignore[arg-type]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                scoped.eval(),
+                tuple(x.clone() for x in example_inputs),
+                str(path),
+                dynamo=False,
+                input_names=names,
+                output_names=outputs,
+                opset_version=_OPSET,
+                do_constant_folding=True,
+            )
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            cause = next((x.strip() for x in str(error).splitlines() if x.strip()), "unknown")
+            raise InputError(f"the model cannot be written as ONNX: {cause}") from error
+
+
+class _Operator(nn.Module):
+    """One operator as a module: its attribute name becomes the scope of its ONNX nodes."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The operator's result."""
+        return self.target(*args, **kwargs)
+
+
+def _with_static_numbers(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """A copy in which every size is the number it is at these inputs."""
+    numbers: dict[str, Any] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, int | float | bool):
+                numbers[n.name] = result
+            return result
+
+    with torch.no_grad():
+        Recorder(module).run(*(x.clone() for x in inputs))
+    graph = fx.Graph()
+    copies: dict[Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.name in numbers:
+            copies[node] = numbers[node.name]
+        elif node.op == "output":
+            graph.output(fx.node.map_arg(node.args[0], lambda n: copies[n]))
+        else:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+            copies[node].name = node.name
+    return fx.GraphModule(module, graph)
+
+
+def _with_scopes(module: fx.GraphModule) -> fx.GraphModule:
+    """Every operator called through a submodule of the node's name."""
+    graph = fx.Graph()
+    copies: dict[Node, Node] = {}
+    root = nn.Module()
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        _place(root, f"{_WEIGHTS}.{name}", value)
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target is not operator.getitem:
+            root.add_module(node.name, _Operator(node.target))
+            args = fx.node.map_arg(node.args, lambda n: copies[n])
+            kwargs = fx.node.map_arg(node.kwargs, lambda n: copies[n])
+            copies[node] = graph.call_module(node.name, args, kwargs)
+        elif node.op == "output":
+            graph.output(fx.node.map_arg(node.args[0], lambda n: copies[n]))
+        elif node.op == "get_attr":
+            copies[node] = graph.get_attr(f"{_WEIGHTS}.{node.target}")
+        else:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    return fx.GraphModule(root, graph)
+
+
+def _place(root: nn.Module, name: str, value: Tensor) -> None:
+    """Set a parameter or buffer under its qualified name."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    if isinstance(value, nn.Parameter):
+        root.register_parameter(leaf, value)
+    else:
+        root.register_buffer(leaf, value)

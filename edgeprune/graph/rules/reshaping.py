@@ -1,0 +1,98 @@
+"""Views, reshapes and expansions: labels move; sizes that changed are written anew."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+
+from edgeprune.graph.ops import op_name
+from edgeprune.graph.rules.movement import run_on_labels
+from edgeprune.graph.rules.registry import Call, labels, rewrites
+
+if TYPE_CHECKING:
+    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.shrinker import Shrinker
+
+
+@labels("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "_unsafe_view")
+def label_reshaped(c: "Coupling", node: Node) -> Any:
+    """The labels in the new shape."""
+    if op_name(node) == "view" and isinstance(node.args[1], torch.dtype):
+        return None
+    return c.labels(node.args[0]).reshape(c.shape(node))
+
+
+@labels("expand", "expand_as", "broadcast_to")
+def label_expanded(c: "Coupling", node: Node) -> Any:
+    """The labels, expanded."""
+    return c.labels(node.args[0]).expand(c.shape(node))
+
+
+@labels("repeat")
+def label_repeated(c: "Coupling", node: Node) -> Any:
+    """Like expansion where only dimensions of size 1 repeat."""
+    x, counts = c.labels(node.args[0]), c.argument(node, 1, "repeats")
+    wide = x.reshape((1,) * (len(counts) - x.dim()) + tuple(x.shape))
+    if all(count == 1 or wide.size(d) == 1 for d, count in enumerate(counts)):
+        return wide.expand(c.shape(node))
+    return run_on_labels(c, node, x)
+
+
+@rewrites("view", "reshape", "_unsafe_view", "expand", "broadcast_to", "unflatten")
+def shrink_shape(s: "Shrinker", node: Node) -> Call:
+    """New numbers where a size changed; dynamic sizes and -1 stay as they are."""
+    expanding = op_name(node) in ("expand", "broadcast_to")
+    changed = s.changed_dims(node)
+    target = node.target if expanding else torch.ops.aten.reshape.default
+    if op_name(node) == "unflatten":
+        if not changed and not s.changed_dims(node.args[0]):
+            return Call.of(node)
+        return Call(target, (node.args[0], _explicit_sizes(s, node)), {})
+    sizes = list(node.args[1])  # type: ignore[arg-type]
+    for dim in changed:
+        offset = dim - s.rank(node) + len(sizes)
+        if isinstance(sizes[offset], Node):
+            sizes[offset] = -1
+        elif sizes[offset] != -1:
+            sizes[offset] = s.new_size(node, dim)
+    if not expanding and sizes.count(-1) > 1:
+        sizes = _explicit_sizes(s, node)
+    if expanding:
+        sizes = _keep_expansion(s, node, sizes)
+    return Call(target, (node.args[0], sizes), {})
+
+
+def _explicit_sizes(s: "Shrinker", node: Node) -> list[Any]:
+    """All sizes as numbers, with at most one dynamic dimension inferred."""
+    dynamic = node.meta.get("dynamic") or (None,) * s.rank(node)
+    sizes: list[Any] = []
+    for dim in range(s.rank(node)):
+        if dynamic[dim] is None:
+            sizes.append(s.new_size(node, dim))
+        else:
+            sizes.append(s.dynamic_size(node, dim) if dynamic[dim] != "derived" else -1)
+    return sizes
+
+
+def _keep_expansion(s: "Shrinker", node: Node, sizes: list[Any]) -> list[Any]:
+    """A dimension that keeps its size may stay -1 only where the source has it."""
+    source_rank = s.rank(node.args[0])
+    return [
+        s.new_size(node, d) if size == -1 and d < len(sizes) - source_rank else size
+        for d, size in enumerate(sizes)
+    ]
+
+
+@rewrites("repeat")
+def shrink_repeat(s: "Shrinker", node: Node) -> Call:
+    """Counts that give the new sizes."""
+    changed = s.changed_dims(node)
+    if not changed:
+        return Call.of(node)
+    counts = list(node.args[1])  # type: ignore[arg-type]
+    source = node.args[0]
+    offset = len(counts) - s.rank(source)
+    for dim in changed:
+        size = s.new_size(source, dim - offset) if dim >= offset else 1
+        counts[dim] = s.new_size(node, dim) // max(size, 1)
+    return Call(node.target, (source, counts), {})

@@ -1,0 +1,84 @@
+"""What can be removed from a network: structures, their units, and where each unit lives."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Role = Literal["output", "input", "vector"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One dimension of one parameter or buffer on which a structure has positions.
+
+    Attributes:
+        tensor: Qualified name of the parameter or buffer in the captured module.
+        dim: The dimension of that tensor.
+        unit: int32 of shape ``(size of dim,)``: the unit each position belongs to, -1 for
+            positions that are not part of this structure.
+        role: ``output`` for a weight dimension that produces the unit, ``input`` for one that
+            consumes it, ``vector`` for what goes along (bias, normalisation, plain data).
+        layer: Name of the graph node that computes with the tensor.
+    """
+
+    tensor: str
+    dim: int
+    unit: npt.NDArray[np.int32]
+    role: Role
+    layer: str
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A family of interchangeable units, each removed as a whole.
+
+    Attributes:
+        name: Stable and readable, such as ``encoder.layer.0.attention:heads``.
+        kind: ``heads``, ``neurons``, ``channels``, ``width`` (a residual stream), ...
+        units: How many units there are.
+        slots: Everything that shrinks when a unit goes.
+        removable: Whether no unit at all may stay, which takes the whole block out.
+    """
+
+    name: str
+    kind: str
+    units: int
+    slots: tuple[Slot, ...]
+    removable: bool
+
+    def inputs(self) -> tuple[Slot, ...]:
+        """The slots through which the units are consumed."""
+        return tuple(slot for slot in self.slots if slot.role == "input")
+
+    def outputs(self) -> tuple[Slot, ...]:
+        """The slots that produce the units."""
+        return tuple(slot for slot in self.slots if slot.role == "output")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Something that cannot be pruned, and the operator that says so."""
+
+    tensor: str
+    operator: str
+    node: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SymbolicDim:
+    """The size of one tensor dimension as a function of how many units stay.
+
+    ``size = fixed + sum(per_unit[s] * levels[s])``, which holds because the units of one
+    structure are interchangeable.
+    """
+
+    fixed: int
+    per_unit: tuple[tuple[str, int], ...] = ()
+
+    def at(self, levels: "dict[str, int]") -> int:
+        """The size when ``levels[name]`` units of each structure stay."""
+        return self.fixed + sum(count * levels[name] for name, count in self.per_unit)

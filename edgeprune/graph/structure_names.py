@@ -1,0 +1,115 @@
+"""Readable names and kinds for families of units."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.fx import Node
+
+from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.ops import op_name
+
+_ATTENTION = {"scaled_dot_product_attention", "bmm", "baddbmm", "matmul", "einsum"}
+_RECURRENT = {"lstm", "gru"}
+_Family = npt.NDArray[np.int32]
+
+
+def describe_families(
+    coupling: Coupling, family: _Family, count: int, values: dict[Node, Any]
+) -> list[tuple[str, str]]:
+    """Name and kind of every family; ``family`` maps a class to its index."""
+    producers, paths = _layers(coupling, family)
+    heads, widths = _families_by_operator(coupling, family, values)
+    nodes = {node.name: node for node in coupling.graph.nodes}
+    result: list[tuple[str, str]] = []
+    taken: set[str] = set()
+    for index in range(count):
+        first = nodes[producers[index][0]] if producers[index] else None
+        kind = _kind(index, first, heads, widths)
+        path = _common_path(paths[index])
+        if not path and first is not None:
+            path = first.meta["module_path"]
+        name = _unique(f"{path or 'network'}:{kind}", taken)
+        taken.add(name)
+        result.append((name, kind))
+    return result
+
+
+def _kind(index: int, first: Node | None, heads: set[int], widths: set[int]) -> str:
+    if index in heads:
+        return "heads"
+    if index in widths:
+        return "width"
+    operator = op_name(first) if first is not None else ""
+    if operator.startswith("conv"):
+        return "channels"
+    return "hidden" if operator in _RECURRENT else "neurons"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate = f"{name}.{number}"
+        number += 1
+    return candidate
+
+
+def _layers(
+    coupling: Coupling, family: _Family
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Per family the producing layers in graph order, and module paths of all its layers."""
+    position = {node.name: i for i, node in enumerate(coupling.graph.nodes)}
+    nodes = {node.name: node for node in coupling.graph.nodes}
+    producers: dict[int, list[str]] = defaultdict(list)
+    paths: dict[int, list[str]] = defaultdict(list)
+    uses = sorted(coupling.uses.items(), key=lambda item: position[item[1].layer])
+    for (parameter, dim), use in uses:
+        if parameter not in coupling.weights or use.role == "vector":
+            continue
+        classes = coupling.sets.find(coupling.weights[parameter].dims[dim].numpy())
+        for index in np.unique(family[classes]).tolist():
+            if index < 0:
+                continue
+            paths[index].append(nodes[use.layer].meta["module_path"])
+            if use.role == "output":
+                producers[index].append(use.layer)
+    return producers, paths
+
+
+def _families_by_operator(
+    coupling: Coupling, family: _Family, values: dict[Node, Any]
+) -> tuple[set[int], set[int]]:
+    """Families that pass through a product of two values, and those that are added up."""
+
+    def families(node: Node) -> set[int]:
+        found: set[int] = set()
+        for dims in values.get(node, []):
+            for classes in dims:
+                if classes is not None:
+                    found.update(np.unique(family[classes]).tolist())
+        return found - {-1}
+
+    heads: set[int] = set()
+    widths: set[int] = set()
+    for node in coupling.graph.nodes:
+        if node.op != "call_function" or node not in values:
+            continue
+        name = op_name(node)
+        if name in _ATTENTION and not any(coupling.is_parameter(i) for i in node.all_input_nodes):
+            operands = [families(i) for i in node.all_input_nodes[:2]]
+            heads |= families(node).intersection(*operands)
+        elif name == "add" and len(node.all_input_nodes) == 2:
+            widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
+    return heads, widths
+
+
+def _common_path(paths: list[str]) -> str:
+    """The longest module path that all paths start with."""
+    split = [path.split(".") for path in paths]
+    common: list[str] = []
+    for parts in zip(*split, strict=False):
+        if len(set(parts)) != 1:
+            break
+        common.append(parts[0])
+    return ".".join(common)

@@ -1,0 +1,124 @@
+"""Tries rewritings on shapes alone, before anybody relies on them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import Node
+
+from edgeprune.errors import StructureError
+from edgeprune.graph.capture import Captured
+from edgeprune.graph.layout import Layout
+from edgeprune.graph.ops import op_name
+from edgeprune.graph.shrinker import Shrinker
+
+Constants = Mapping[Node, Any]
+
+
+def removable_structures(captured: Captured, layout: Layout, constants: Constants) -> set[str]:
+    """Structures of which nothing need stay: the graph without them is still a graph."""
+    removable = set()
+    for name, start in layout.offsets.items():
+        stays = np.ones(sum(layout.units.values()), bool)
+        stays[start : start + layout.units[name]] = False
+        shrinker = Shrinker(captured, layout, constants, stays, shapes_only=True)
+        try:
+            module = shrinker.run()
+        except StructureError:
+            continue
+        if _reads_inputs(module) and find_mismatch(shrinker, module) is None:
+            removable.add(name)
+    return removable
+
+
+def _reads_inputs(module: fx.GraphModule) -> bool:
+    """Whether every output still depends on the values of an input."""
+    depends: set[Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or (
+            node.op == "call_function"
+            and op_name(node) != "sym_size"
+            and any(source in depends for source in node.all_input_nodes)
+        ):
+            depends.add(node)
+        elif node.op == "output":
+            return all(source in depends for source in node.args[0])
+    return False
+
+
+def invalid_structures(
+    captured: Captured, layout: Layout, constants: Constants
+) -> dict[str, tuple[Node | None, str]]:
+    """Structures whose rewriting fails or gives other shapes than predicted, and where."""
+    stays = np.ones(sum(layout.units.values()), bool)
+    for name, start in layout.offsets.items():
+        count = layout.units[name]
+        stays[start : start + count // 2] = False
+    shrinker = Shrinker(captured, layout, constants, stays, shapes_only=True)
+    try:
+        mismatch = find_mismatch(shrinker, shrinker.run())
+    except StructureError as error:
+        return {name: (None, str(error)) for name in layout.offsets}
+    if mismatch is None:
+        return {}
+    node, reason = mismatch
+    guilty: set[str] = set()
+    for part in (node, *node.all_input_nodes):
+        tensors = list(layout.values.get(part, ()))
+        if part.op == "get_attr":
+            tensors.append(layout.parameters.get(str(part.target), ()))
+        for units in (d for dims in tensors for d in dims):
+            guilty.update(layout.structures_in(units))
+    return dict.fromkeys(guilty or layout.offsets, (node, reason))
+
+
+class _ShapeCheck(fx.Interpreter):
+    """Runs the shrunk graph on fake tensors and compares every shape with the prediction."""
+
+    def __init__(self, shrinker: Shrinker, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shrinker = shrinker
+
+    def run_node(self, n: Node) -> Any:
+        """The node's result."""
+        original = self.shrinker.nodes_by_name.get(n.name)
+        try:
+            result = super().run_node(n)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "fails"
+            raise _Mismatch(original, f"rewriting fails: {reason}") from error
+        if original is not None and n.op == "call_function":
+            self._compare(original, result)
+        return result
+
+    def _compare(self, original: Node, result: Any) -> None:
+        parts = result if isinstance(result, tuple | list) else (result,)
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        for index, tensor in enumerate(tensors):
+            want = self.shrinker.compact.get(original) or self.shrinker.new_shape(original, index)
+            if any(size > 1 << 32 for size in want):
+                want = tuple(n if w > 1 << 32 else w for n, w in zip(tensor.shape, want))
+            if tuple(tensor.shape) != want:
+                raise _Mismatch(original, f"rewriting gives {list(tensor.shape)}, not {list(want)}")
+
+
+class _Mismatch(Exception):
+    def __init__(self, node: Node | None, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+        self.reason = reason
+
+
+def find_mismatch(shrinker: Shrinker, module: fx.GraphModule) -> tuple[Node, str] | None:
+    """The first node of a finished rewriting that fails or has an unexpected shape."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        inputs = [mode.from_tensor(x) for x in shrinker.captured.example_inputs]
+        try:
+            _ShapeCheck(shrinker, module).run(*inputs)
+        except _Mismatch as mismatch:
+            node = mismatch.node or next(iter(shrinker.nodes_by_name.values()))
+            return node, mismatch.reason
+    return None
