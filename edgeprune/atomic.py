@@ -37,19 +37,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a whole file, or leave what was there.
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, or leave what was there.
 
     Raises:
         WorkspaceError: the disk is full, or the folder cannot be written.
     """
     with atomic_path(path) as partial:
-        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+        partial.write_text(text, encoding="utf-8")
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys; a value that is not finite is an error of ours."""
-    atomic_write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def remove_partials(folder: Path) -> None:

@@ -4,6 +4,7 @@ Colours and bars appear only on a terminal (``NO_COLOR`` is honoured). Without o
 a line when it starts, one a minute while it lasts, and one when it ends.
 """
 
+import io
 import json
 import math
 import sys
@@ -81,14 +82,20 @@ def show_table(
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    out = Console(file=sys.stdout, width=None if terminal else 200, highlight=False)
+    out = Console(file=sys.stdout if terminal else io.StringIO(), highlight=False)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     numeric = {c: all(_is_number(row.get(c)) for row in rows) for c in columns}
     for column in columns:
         table.add_column(column, justify="right" if numeric[column] else "left")
     for row in rows:
         table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    out.print(table, crop=False)
+    if terminal:
+        out.print(table)
+        return
+    # Into a file or a pipe: as wide as it needs to be, and no blanks at the ends of lines.
+    with out.capture() as captured:
+        out.print(table, width=10_000, crop=False)
+    show_text("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 @dataclass
