@@ -7,6 +7,7 @@ a line when it starts, one a minute while it lasts, and one when it ends.
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 60.0
+_FORMATTED = re.compile(r"-?\d+(\.\d+)?[x%]?")
 
 
 @dataclass
@@ -219,6 +221,9 @@ def _finite(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a cell reads as a number, perhaps formatted already: ``3.210``, ``2.1x``, empty."""
+    if isinstance(value, str):
+        return bool(_FORMATTED.fullmatch(value))
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
