@@ -165,13 +165,25 @@ def _bake_parametrizations(model: nn.Module, notes: list[str]) -> nn.Module:
         return model
     model = copy.deepcopy(model)
     for name, module in model.named_modules():
-        for tensor in list(getattr(module, "parametrizations", {})):
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+        for tensor in _bake(module):
             notes.append(f"{name}.{tensor}: parametrization replaced by the weight it computes")
         for tensor in hooked(module):
             torch.nn.utils.remove_weight_norm(module, tensor)
             notes.append(f"{name}.{tensor}: weight_norm replaced by the weight it computes")
     return model
+
+
+def _bake(module: nn.Module) -> list[str]:
+    """Make the parametrised tensors of one module plain parameters; returns their names."""
+    names = list(getattr(module, "parametrizations", {}))
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    if names:
+        # torch's own removal edits the generated class, which copies share with the original.
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))
+    return names
 
 
 def _clean(exported: fx.GraphModule) -> fx.GraphModule:

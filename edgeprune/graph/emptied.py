@@ -101,7 +101,8 @@ class EmptyRules:
             shapes = [self._copy_shape(i) for i in node.all_input_nodes if _is_tensor(i)]
             return _broadcast(shapes)
         source = node.args[0]
-        assert isinstance(source, Node)
+        if not isinstance(source, Node):
+            return None
         others = [i for i in node.all_input_nodes if i is not source]
         if any(i in self.s.compact for i in others):
             return None

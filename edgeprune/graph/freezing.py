@@ -1,8 +1,10 @@
 """The report of what cannot be pruned, and why."""
 
 import numpy as np
+from torch.fx import Node
 
 from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.layout import Dims, Layout
 from edgeprune.graph.structure import Frozen
 
 
@@ -27,3 +29,19 @@ def frozen_parameters(coupling: Coupling) -> tuple[Frozen, ...]:
                     )
                 )
     return tuple(found)
+
+
+def renormalised_nodes(coupling: Coupling, layout: Layout) -> tuple[str, ...]:
+    """Normalisations whose statistics run over features that can be removed."""
+    return tuple(
+        node.name
+        for node in coupling.renormalised
+        if any(d is not None for d in _input_units(layout, node))
+    )
+
+
+def _input_units(layout: Layout, node: Node) -> Dims:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    tensors = layout.values.get(source)
+    return tensors[0] if tensors else ()

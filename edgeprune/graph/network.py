@@ -1,5 +1,6 @@
 """A captured network with its prunable structures, and what every level does to its shapes."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,12 +11,13 @@ from edgeprune.errors import StructureError
 from edgeprune.graph.capture import Captured
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.extraction import extract_layout
-from edgeprune.graph.freezing import frozen_parameters
+from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.shrinker import Shrinker
 from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
+from edgeprune.graph.summary import Summary, summarise
 from edgeprune.graph.validation import invalid_structures, removable_structures
 
 Keep = Mapping[str, Sequence[int]]
@@ -33,6 +35,7 @@ class Network:
         removable = removable_structures(self.captured, layout, coupling.constants)
         self.structures: dict[str, Structure] = build_structures(coupling, layout, kinds, removable)
         self.frozen: tuple[Frozen, ...] = frozen_parameters(coupling)
+        self.renormalised: tuple[str, ...] = renormalised_nodes(coupling, layout)
         self._structures_of: dict[str, tuple[str, ...]] = {}
 
     def _node(self, name: str) -> Node:
@@ -95,6 +98,15 @@ class Network:
         """
         stays = self.stays(keep)
         return Shrinker(self.captured, self.layout, self._coupling.constants, stays).run(state)
+
+    def summary(self) -> Summary:
+        """What is prunable, what is not, and which operators at which lines say so."""
+        layers = {
+            name: math.prod(len(labels) for labels in weight.dims)
+            for name, weight in self._coupling.weights.items()
+            if any(key[0] == name for key in self._coupling.uses)
+        }
+        return summarise(self.structures, self.frozen, layers, self.renormalised)
 
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Over all units of all structures, whether each stays."""

@@ -1,0 +1,194 @@
+"""The independent side of the invariant: the user's own module with removed weights set to zero.
+
+Nothing here comes from the rewriter. Structures only say which entries of which named tensors are
+gone; those are zeroed in a copy of the module, and the module runs as its author wrote it. Where
+a normalisation takes statistics over features, they are taken over the survivors, which are told
+by the zeros of the normalisation's own scale, or of its input where it has none.
+"""
+
+import copy
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy in which parametrised weights (weight_norm) are ordinary parameters."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        names = list(getattr(module, "parametrizations", {}))
+        values = {name: getattr(module, name).detach().clone() for name in names}
+        if names:
+            # Copies share their generated class: leave it alone and give this one its plain class.
+            del module._modules["parametrizations"]
+            module.__class__ = type(module).__bases__[0]
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
+    return model
+
+
+def zero_removed(
+    model: nn.Module, structures: Mapping[str, Any], keep: Mapping[str, Sequence[int]]
+) -> int:
+    """Zero every entry that belongs to a removed unit, in place; returns how many there are."""
+    count = 0
+    with torch.no_grad():
+        for name, units in keep.items():
+            gone = sorted(set(range(structures[name].units)) - set(units))
+            for slot in structures[name].slots:
+                places = [i for i, unit in enumerate(slot.unit.tolist()) if unit in set(gone)]
+                tensor = operator.attrgetter(slot.tensor)(model)
+                index = [slice(None)] * tensor.dim()
+                index[slot.dim] = places
+                tensor[tuple(index)] = 0
+                count += len(places)
+    return count
+
+
+class _SurvivorStatistics(TorchFunctionMode):
+    """Normalisations compute mean and variance over the features that are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales: list[Tensor | None] = []
+        self.used = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.layer_norm or func is F.rms_norm:
+            return self._last_dims(func, *args, **kwargs)
+        if func is F.group_norm:
+            return self._groups(*args, **kwargs)
+        if func in (torch.mean, Tensor.mean) and self.scales and self.scales[-1] is not None:
+            return self._mean(func, self.scales[-1], args, kwargs)
+        return func(*args, **kwargs)
+
+    def _last_dims(
+        self, func: Any, x: Tensor, shape: Any, weight: Any = None, *rest: Any, **kwargs: Any
+    ) -> Tensor:
+        weight = kwargs.pop("weight", weight)
+        alive = _alive(x, weight, len(shape))
+        if bool(alive.all()):
+            return func(x, shape, weight, *rest, **kwargs)
+        self.used += 1
+        bias = None
+        if func is F.layer_norm:
+            bias = kwargs.get("bias", rest[0] if rest else None)
+            rest = rest[1:]
+        eps = kwargs.get("eps", rest[0] if rest else 1e-5)
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
+        dims = tuple(range(-len(shape), 0))
+        count = alive.sum()
+        kept = torch.where(alive, x, 0.0)
+        mean = kept.sum(dims, keepdim=True) / count if func is F.layer_norm else 0.0
+        centred = torch.where(alive, x - mean, 0.0)
+        variance = (centred**2).sum(dims, keepdim=True) / count
+        y = centred / (variance + eps).sqrt()
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
+
+    def _groups(
+        self, x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+    ) -> Tensor:
+        alive = weight != 0 if weight is not None else (x != 0).transpose(0, 1).flatten(1).any(1)
+        if bool(alive.all()):
+            return F.group_norm(x, groups, weight, bias, eps)
+        self.used += 1
+        split = x.reshape(x.shape[0], groups, -1)
+        mask = alive.reshape([1, -1] + [1] * (x.dim() - 2)).expand(x.shape)
+        mask = mask.reshape(split.shape)
+        count = mask.sum(-1, keepdim=True).clamp_min(1)
+        mean = torch.where(mask, split, 0.0).sum(-1, keepdim=True) / count
+        centred = torch.where(mask, split - mean, 0.0)
+        y = centred / ((centred**2).sum(-1, keepdim=True) / count + eps).sqrt()
+        y = y.reshape(x.shape)
+        wide = (1, -1) + (1,) * (x.dim() - 2)
+        y = y if weight is None else y * weight.reshape(wide)
+        return y if bias is None else y + bias.reshape(wide)
+
+    def _mean(self, func: Any, scale: Tensor, args: Any, kwargs: Any) -> Tensor:
+        """A hand-written normalisation: the mean over features, inside its module."""
+        x = args[0]
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        dims = [dim] if isinstance(dim, int) else list(dim or [])
+        last = [d % x.dim() for d in dims] == [x.dim() - 1]
+        if not last or x.size(-1) != scale.numel() or bool((scale != 0).all()):
+            return func(*args, **kwargs)
+        self.used += 1
+        alive = scale != 0
+        total = torch.where(alive, x, 0.0).sum(-1, keepdim=kwargs.get("keepdim", len(args) > 2))
+        return total / alive.sum()
+
+
+def _alive(x: Tensor, weight: Tensor | None, dims: int) -> Tensor:
+    if weight is not None:
+        return weight != 0
+    return (x != 0).flatten(0, x.dim() - dims - 1).any(0)
+
+
+def run_masked(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Tensor], int]:
+    """Outputs of a masked module, and how many normalisations used survivors' statistics."""
+    mode = _SurvivorStatistics()
+    handles = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        weight = getattr(module, "weight", None)
+        one = isinstance(weight, Tensor) and weight.dim() == 1
+        mode.scales.append(weight if one and "norm" in type(module).__name__.lower() else None)
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        mode.scales.pop()
+
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.no_grad(), mode:
+            out = model(*(x.clone() for x in inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return flat(out), mode.used
+
+
+def flat(value: Any) -> list[Tensor]:
+    """All tensors of a result, in order."""
+    leaves = torch.utils._pytree.tree_leaves(value)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def other_inputs(inputs: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Different inputs of the same kind: noise, shuffled indices, masks with a padded end."""
+    found = []
+    for x in inputs:
+        if x.is_floating_point():
+            found.append(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+        elif x.numel() > 2 and bool(((x == 0) | (x == 1)).all()):
+            masked = torch.ones_like(x)
+            masked[..., -max(1, x.shape[-1] // 4) :] = 0
+            found.append(masked)
+        else:
+            order = torch.randperm(x.numel(), generator=generator)
+            found.append(x.flatten()[order].reshape(x.shape))
+    return tuple(found)
+
+
+def worst_difference(have: Sequence[Tensor], want: Sequence[Tensor]) -> float:
+    """Largest difference over the outputs, as a share of each output's scale; inf on shapes."""
+    if len(have) != len(want):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(have, want, strict=True):
+        if a.shape != b.shape or not bool(torch.isfinite(a).all()):
+            return float("inf")
+        if b.numel():
+            scale = b.double().abs().max().clamp_min(1e-9)
+            worst = max(worst, float((a.double() - b.double()).abs().max() / scale))
+    return worst
