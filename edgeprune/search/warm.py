@@ -1,6 +1,6 @@
 """Feasible plans without a solver: where the search falls back and what it must beat."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -18,10 +18,10 @@ def best_feasible(problem: Problem, limit_ms: float, starts: Iterable[Choice]) -
     best: Choice | None = None
     best_distortion = np.inf
     for start in _nearest(problem, limit_ms, starts):
-        choice = _repair(problem, limit_ms, start)
+        choice = repair(problem, limit_ms, start)
         if choice is None:
             continue
-        choice = _improve(problem, limit_ms, choice)
+        choice = improve(problem, limit_ms, choice)
         distortion, _ = problem.evaluate_choice(choice)
         if distortion < best_distortion:
             best, best_distortion = choice, distortion
@@ -39,23 +39,34 @@ def _nearest(problem: Problem, limit_ms: float, starts: Iterable[Choice]) -> lis
     return under[-3:] + over[:3]
 
 
-def _repair(problem: Problem, limit_ms: float, choice: Choice) -> Choice | None:
-    """Save time by the cheapest single changes until the plan is within the limit."""
+def repair(
+    problem: Problem, limit_ms: float, choice: Choice, locked: Collection[int] = ()
+) -> Choice | None:
+    """Save time by the cheapest single changes until the plan is within the limit, or None."""
     choice = choice.copy()
     while problem.evaluate_choice(choice)[1] > limit_ms:
-        move = _best_change(problem, choice, saving=True, spare_ms=np.inf)
+        move = _best_change(problem, choice, np.inf, locked, saving=True)
         if move is None:
             return None
         choice[move[0]] = move[1]
     return choice
 
 
-def _improve(problem: Problem, limit_ms: float, choice: Choice) -> Choice:
-    """Spend spare time on the single changes that lower distortion most per millisecond."""
+def improve(
+    problem: Problem, limit_ms: float, choice: Choice, locked: Collection[int] = ()
+) -> Choice:
+    """Spend spare time on the single changes that lower distortion most per millisecond.
+
+    Args:
+        problem: All distortions finite.
+        limit_ms: Largest time allowed, in ms.
+        choice: A plan within the limit.
+        locked: Groups that stay as they are.
+    """
     choice = choice.copy()
     while True:
         spare_ms = limit_ms - problem.evaluate_choice(choice)[1]
-        move = _best_change(problem, choice, saving=False, spare_ms=spare_ms)
+        move = _best_change(problem, choice, spare_ms, locked, saving=False)
         if move is None:
             return choice
         changed = choice.copy()
@@ -67,11 +78,13 @@ def _improve(problem: Problem, limit_ms: float, choice: Choice) -> Choice:
 
 
 def _best_change(
-    problem: Problem, choice: Choice, *, saving: bool, spare_ms: float
+    problem: Problem, choice: Choice, spare_ms: float, locked: Collection[int], *, saving: bool
 ) -> tuple[int, int] | None:
     """The single change of best exchange between distortion and time, or None."""
     best: tuple[float, int, int] | None = None
     for i, group in enumerate(problem.groups):
+        if i in locked:
+            continue
         times = problem.times_of(choice, i)
         slower = times - times[choice[i]]
         worse = group.distortion - group.distortion[choice[i]]

@@ -205,7 +205,7 @@ def _running(pid: int) -> bool:
 
 def test_search_needs_neither_torch_nor_scipy() -> None:
     script = (
-        "import sys, edgeprune.search.solve\n"
+        "import sys, edgeprune.search.solve, edgeprune.search.local_search\n"
         "print(sorted({'torch', 'scipy', 'openvino'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

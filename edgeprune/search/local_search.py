@@ -1,0 +1,174 @@
+"""Local search on a true loss that costs seconds to evaluate.
+
+Additive distortion starts the search and does not end it: each evaluated plan teaches a
+surrogate, which picks the next plan among the neighbours of the best plan and the optima of
+problems that the evaluations leave possible (Thompson sampling). Everything is a function of the
+seed and of the evaluations so far, so a search that was broken off goes on as if it had not been.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from edgeprune.search.bound import lagrangian_bound
+from edgeprune.search.neighbourhood import neighbours
+from edgeprune.search.problem import Choice, Problem, time_limit_ms
+from edgeprune.search.surrogate import Surrogate
+from edgeprune.search.warm import best_feasible
+
+Loss = Callable[[dict[str, int]], float]
+Ended = Literal["exhausted", "evaluations", "deadline"]
+
+_SAMPLES = 4
+
+
+@dataclass
+class SearchState:
+    """All plans evaluated so far, in order, with their losses; ``inf`` for a loss of NaN."""
+
+    evaluated: list[tuple[dict[str, int], float]] = field(default_factory=list)
+
+    def record(self, levels: Mapping[str, int], loss: float) -> None:
+        """Add an evaluation, also one that was made elsewhere."""
+        self.evaluated.append((dict(levels), math.inf if math.isnan(loss) else float(loss)))
+
+    @property
+    def best(self) -> tuple[dict[str, int], float]:
+        """The plan of least loss, the first of equals."""
+        return min(self.evaluated, key=lambda entry: entry[1])
+
+    def to_json(self) -> str:
+        """JSON text; an infinite loss becomes null."""
+        rows = [[levels, v if math.isfinite(v) else None] for levels, v in self.evaluated]
+        return json.dumps({"evaluated": rows})
+
+    @classmethod
+    def from_json(cls, text: str) -> "SearchState":
+        """The state that `to_json` wrote, equal to the last bit."""
+        rows = json.loads(text)["evaluated"]
+        return cls([(levels, math.inf if v is None else v) for levels, v in rows])
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Where a local search ended.
+
+    Attributes:
+        levels: The best plan, within the budget.
+        loss: Its loss.
+        evaluations: Plans evaluated in all, earlier parts of the search included.
+        ended: ``exhausted`` when nothing is left to try around any plan evaluated.
+    """
+
+    levels: dict[str, int]
+    loss: float
+    evaluations: int
+    ended: Ended
+
+
+def local_search(
+    problem: Problem,
+    starts: Sequence[Mapping[str, int]],
+    budget_ms: float,
+    loss: Loss,
+    *,
+    evaluations: int = 100,
+    deadline: float = math.inf,
+    seed: int = 0,
+    state: SearchState | None = None,
+    on_evaluation: Callable[[SearchState], None] | None = None,
+) -> Refined:
+    """Lower a loss of plans by evaluating few of them, all within the budget.
+
+    Args:
+        problem: Times, and additive distortions as a first guess of the loss.
+        starts: Plans to evaluate first, each within the budget.
+        budget_ms: Largest time of a plan, in ms.
+        loss: Evaluates a plan; lower is better, NaN counts as infinite. Never called twice for
+            one plan.
+        evaluations: Most plans in all, those in ``state`` included.
+        deadline: Value of ``time.monotonic()`` after which no further plan is evaluated (the
+            first start is).
+        seed: Of the samples.
+        state: Earlier evaluations to continue from; grows in place.
+        on_evaluation: Called after each evaluation, to save the state.
+
+    Raises:
+        EdgepruneError: A start is not within the budget.
+    """
+    if not starts:
+        raise ValueError("a local search needs a plan to start from")
+    search = _Search(problem, budget_ms, seed, SearchState() if state is None else state)
+    for start in starts:
+        neighbours(problem, start, budget_ms)
+    ended: Ended = "exhausted"
+    while (levels := search.propose(starts)) is not None:
+        if search.state.evaluated and time.monotonic() >= deadline:
+            ended = "deadline"
+            break
+        if len(search.state.evaluated) >= max(evaluations, 1):
+            ended = "evaluations"
+            break
+        search.state.record(levels, loss(dict(levels)))
+        if on_evaluation is not None:
+            on_evaluation(search.state)
+    best, value = search.state.best
+    return Refined(best, value, len(search.state.evaluated), ended)
+
+
+class _Search:
+    """Chooses the next plan from the evaluations so far, and from nothing else."""
+
+    def __init__(self, problem: Problem, budget_ms: float, seed: int, state: SearchState) -> None:
+        kept = [np.flatnonzero(np.isfinite(g.distortion)) for g in problem.groups]
+        self.problem = problem.take(kept)
+        self.budget_ms, self.seed, self.state = budget_ms, seed, state
+        self._around: dict[bytes, list[Choice]] = {}
+
+    def propose(self, starts: Sequence[Mapping[str, int]]) -> dict[str, int] | None:
+        """The next plan to evaluate, or None when there is none."""
+        seen = {self.problem.choice(levels).tobytes() for levels, _ in self.state.evaluated}
+        for start in starts:
+            choice = self.problem.choice(start)
+            if choice.tobytes() not in seen:
+                return self.problem.levels(choice)
+        finite = [entry for entry in self.state.evaluated if math.isfinite(entry[1])]
+        if not finite:
+            return None
+        ranked = sorted(finite, key=lambda entry: entry[1])
+        plans = [self.problem.choice(levels) for levels, _ in finite]
+        surrogate = Surrogate(self.problem, plans, [value for _, value in finite])
+        samples = self._samples(surrogate)
+        # When all around the best plan has been tried, go on around the next best.
+        for levels, _ in ranked:
+            best = self.problem.choice(levels)
+            candidates = [c for c in [*self._near(best), *samples] if c.tobytes() not in seen]
+            if candidates:
+                promise = surrogate.promise(np.array(candidates), best)
+                return self.problem.levels(candidates[int(promise.argmin())])
+        return None
+
+    def _near(self, choice: Choice) -> list[Choice]:
+        key = choice.tobytes()
+        if key not in self._around:
+            moves = neighbours(self.problem, self.problem.levels(choice), self.budget_ms)
+            self._around[key] = [self.problem.choice(move.levels) for move in moves]
+        return self._around[key]
+
+    def _samples(self, surrogate: Surrogate) -> list[Choice]:
+        """Near-optimal plans of problems with sampled distortions."""
+        rng = np.random.default_rng([self.seed, len(self.state.evaluated)])
+        limit_ms = time_limit_ms(self.budget_ms)
+        found = []
+        for _ in range(_SAMPLES):
+            sampled = surrogate.sample(rng)
+            dual = lagrangian_bound(sampled, limit_ms)
+            choice = best_feasible(sampled, limit_ms, dual.choices)
+            if choice is not None:
+                found.append(choice)
+        return found
