@@ -207,10 +207,8 @@ def _mapping(hints: tuple[Any, ...], value: Any, name: str) -> dict[Any, Any]:
 def _scalar(hint: Any, value: Any, name: str) -> Any:
     if hint is Any:
         return value
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float:
+        return _float(value, name)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
@@ -218,9 +216,16 @@ def _scalar(hint: Any, value: Any, name: str) -> Any:
     raise InputError(f"'{name}' must be {_NAMES.get(hint, str(hint))}, not {_kind(value)}")
 
 
+def _float(value: Any, name: str) -> float:
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise InputError(f"'{name}' must be a number, not {_kind(value)}")
+
+
 _NAMES: dict[Any, str] = {
     bool: "true or false",
-    float: "a number",
     int: "a whole number",
     str: "text",
     Path: "a path",
