@@ -78,8 +78,10 @@ class Jobs:
         return {"us": samples}
 
     def layers(self, key: str, iterations: int) -> dict[str, Any]:
-        """Run, then give the executed nodes with their mean times over all runs so far."""
+        """Run, then give the executed nodes with their mean times over these runs."""
         session = self._session(key)
+        session.infer_once()
+        session.layer_times()
         for _ in range(iterations):
             session.infer_once()
         return {

@@ -24,6 +24,7 @@ _MOST_WARMUP_MS = 250.0
 _SETTLED = 1.03
 _CALIBRATION_MS = 150.0
 _WINDOW = 5
+_FIRST = 5
 
 
 @dataclass
@@ -104,18 +105,27 @@ class Stopwatch:
         self.runner.request("unload", timeout_s=LOAD_S, key=key)
         self.paces.pop(key, None)
 
-    def calibrate(self, key: str) -> Pace:
-        """Fix warm-up and number of samples of an artifact from one run."""
-        first = self._samples_ms(key, 0.0, 3)
-        count = int(np.clip(_CALIBRATION_MS / max(np.median(first), 1e-3), 3, 400))
-        samples = np.array([*first, *self._samples_ms(key, 0.0, count)])
-        late = float(np.median(samples[len(samples) // 2 :]))
-        warmup_ms = 1.5 * _settling_ms(samples, late)
-        pace = Pace(
-            warmup_ms=float(np.clip(warmup_ms, _LEAST_WARMUP_MS, _MOST_WARMUP_MS)),
-            iterations=int(np.clip(self.series_ms / late, 5, 200)),
-            typical_ms=late,
-        )
+    def typical_ms(self, key: str) -> float:
+        """A first idea of an artifact's latency."""
+        return max(float(np.median(self._samples_ms(key, 0.0, _FIRST))), 1e-3)
+
+    def calibrate(self, key: str, like: str | None = None) -> Pace:
+        """Fix warm-up and number of samples of an artifact from one run.
+
+        Args:
+            key: The artifact.
+            like: Another artifact whose warm-up is taken over, which saves most of the run.
+        """
+        if like is None:
+            first = self.typical_ms(key)
+            samples = np.array(self._samples_ms(key, 0.0, _clip(_CALIBRATION_MS / first, 5, 400)))
+            typical = float(np.median(samples[len(samples) // 2 :]))
+            warmup_ms = float(
+                np.clip(1.5 * _settling_ms(samples, typical), _LEAST_WARMUP_MS, _MOST_WARMUP_MS)
+            )
+        else:
+            typical, warmup_ms = self.typical_ms(key), self.paces[like].warmup_ms
+        pace = Pace(warmup_ms, _clip(self.series_ms / typical, 5, 200), typical)
         self.paces[key] = pace
         return pace
 
@@ -161,6 +171,10 @@ class Stopwatch:
         took = float(self.runner.request("reference", timeout_s=LOAD_S)["us"])
         self._best_reference_us = min(self._best_reference_us, took)
         return took
+
+
+def _clip(value: float, least: int, most: int) -> int:
+    return int(min(max(value, least), most))
 
 
 def _settling_ms(samples: np.ndarray[Any, Any], late: float) -> float:

@@ -26,8 +26,8 @@ Record = dict[str, Any]
 class Table:
     """The measurements of one device fingerprint.
 
-    Records are found by kind (``layers``, ``whole``, ``operator``) and signature. Of several
-    records of one signature the latest counts.
+    Records are found by kind (``layers``, ``whole``, ``operator``) and signature, under which
+    there may be several: repetitions of one measurement.
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint, shipped: Sequence[Path] = ()) -> None:
@@ -41,21 +41,26 @@ class Table:
         self.path = path
         self.fingerprint = fingerprint
         self.problems: list[str] = []
-        self._records: dict[tuple[str, str], Record] = {}
+        self._records: dict[tuple[str, str], list[Record]] = {}
         self._has_header = False
         for source in (*shipped, path):
             self._read(source, own=source == path)
 
-    def get(self, kind: str, signature: str) -> Record | None:
-        """The latest record, or ``None``."""
-        return self._records.get((kind, signature))
+    def all(self, kind: str, signature: str) -> list[Record]:
+        """Every record of a signature, oldest first."""
+        return list(self._records.get((kind, signature), ()))
 
-    def records(self, kind: str) -> list[Record]:
-        """All records of a kind, in the order they were first measured."""
-        return [record for (what, _), record in self._records.items() if what == kind]
+    def latest(self, kind: str, signature: str) -> Record | None:
+        """The newest record of a signature, or ``None``."""
+        records = self._records.get((kind, signature))
+        return records[-1] if records else None
+
+    def signatures(self, kind: str) -> list[str]:
+        """All signatures of a kind, in the order they were first measured."""
+        return [signature for what, signature in self._records if what == kind]
 
     def __len__(self) -> int:
-        return len(self._records)
+        return sum(map(len, self._records.values()))
 
     def append(self, kind: str, signature: str, figures: Record) -> None:
         """Write one measurement to the file, now.
@@ -79,7 +84,7 @@ class Table:
             self._write(header)
             self._has_header = True
         self._write(record)
-        self._records[kind, signature] = record
+        self._records.setdefault((kind, signature), []).append(record)
 
     def _write(self, entry: Record) -> None:
         line = json.dumps({**entry, "crc": _checksum(entry)}, separators=(",", ":")).encode()
@@ -131,20 +136,7 @@ class Table:
             return
         kind, signature = entry.get("kind"), entry.get("signature")
         if isinstance(kind, str) and isinstance(signature, str):
-            self._records[kind, signature] = entry
-
-
-def open_table(fingerprint: Fingerprint, target_name: str) -> Table:
-    """The user's table of this device, with the tables shipped beside the package behind it.
-
-    Raises:
-        TableError: A file cannot be read, or is of another format.
-    """
-    from edgeprune import locate
-
-    path = locate.cache_folder("profiles") / f"{target_name}-{fingerprint.key}.jsonl"
-    shipped = sorted(locate.shipped_folder("profiles").glob("*.jsonl"))
-    return Table(path, fingerprint, shipped)
+            self._records.setdefault((kind, signature), []).append(entry)
 
 
 def headers(path: Path) -> Iterator[Record]:

@@ -64,7 +64,7 @@ class Session(Protocol):
         """Outputs for ``inputs``."""
 
     def layer_times(self) -> list[LayerTime]:
-        """Executed nodes in execution order, averaged over all runs so far."""
+        """Executed nodes in execution order, averaged over the runs since the last call."""
 
 
 class Runtime(Protocol):

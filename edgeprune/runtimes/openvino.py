@@ -13,7 +13,7 @@ from edgeprune.errors import InputError, UnavailableError
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.telemetry import silence
 
-# OpenVINO counts a layer's time in whole microseconds and rounds every run down.
+# OpenVINO counts a layer's time in whole microseconds and rounds down, on average by this much.
 _ROUNDED_DOWN_US = 0.5
 
 
@@ -105,6 +105,9 @@ class OpenvinoSession:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._inputs: Arrays = ()
+        self._runs = 0
+        self._seen_runs = 0
+        self._seen_us: dict[str, float] = {}
 
     def set_inputs(self, inputs: Arrays) -> None:
         """Bind the arrays without copying; integer inputs are cast to what the model wants."""
@@ -121,23 +124,32 @@ class OpenvinoSession:
 
     def infer_once(self) -> None:
         """Run one inference on the bound inputs."""
+        self._runs += 1
         self._request.infer()
 
     def run(self, inputs: Arrays) -> Arrays:
         """Outputs for ``inputs``, copied out of the runtime's memory."""
         self.set_inputs(inputs)
-        self._request.infer()
+        self.infer_once()
         count = len(self._compiled.outputs)
         return tuple(np.array(self._request.get_output_tensor(i).data) for i in range(count))
 
     def layer_times(self) -> list[LayerTime]:
-        """Executed nodes in execution order; needs ``profile=True`` when loading."""
+        """Executed nodes in execution order, averaged over the runs since the last call.
+
+        Needs ``profile=True`` when loading. The runtime keeps means over all runs and rounds them
+        down; asking once after the first, cold runs keeps those out of what follows.
+        """
         known = {op.get_friendly_name(): op for op in self._compiled.get_runtime_model().get_ops()}
+        before, self._seen_runs = self._seen_runs, self._runs
         layers = []
         for entry in self._request.get_profiling_info():
             if not str(entry.status).endswith("EXECUTED"):
                 continue
             node = known.get(entry.node_name)
+            total_us = self._runs * (entry.real_time.total_seconds() * 1e6 + _ROUNDED_DOWN_US)
+            earlier_us = self._seen_us.get(entry.node_name, 0.0)
+            self._seen_us[entry.node_name] = total_us
             layers.append(
                 LayerTime(
                     name=entry.node_name,
@@ -145,7 +157,7 @@ class OpenvinoSession:
                     exec_type=entry.exec_type,
                     original_names=_original_names(node),
                     shapes=_output_shapes(node),
-                    us=entry.real_time.total_seconds() * 1e6 + _ROUNDED_DOWN_US,
+                    us=max(0.0, (total_us - earlier_us) / max(1, self._runs - before)),
                 )
             )
         return layers

@@ -28,17 +28,19 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     _filled(tmp_path / "t.jsonl")
     read = Table(tmp_path / "t.jsonl", HERE)
     assert read.problems == []
-    assert [record["samples_ms"][0] for record in read.records("whole")] == list(range(20))
-    assert read.get("whole", "s3")["samples_ms"] == [3, 3.5]
-    assert read.get("layers", "s3") is None
+    assert read.signatures("whole") == [f"s{i}" for i in range(20)]
+    assert read.latest("whole", "s3")["samples_ms"] == [3, 3.5]
+    assert read.latest("layers", "s3") is None
     header = next(headers(tmp_path / "t.jsonl"))
     assert header["facts"] == HERE.facts
 
 
-def test_latest_record_of_a_signature_counts(tmp_path: Path) -> None:
+def test_repetitions_are_kept_in_order(tmp_path: Path) -> None:
     table = _filled(tmp_path / "t.jsonl", 2)
     table.append("whole", "s0", {"samples_ms": [9]})
-    assert Table(tmp_path / "t.jsonl", HERE).get("whole", "s0")["samples_ms"] == [9]
+    read = Table(tmp_path / "t.jsonl", HERE)
+    assert [record["samples_ms"] for record in read.all("whole", "s0")] == [[0, 0.5], [9]]
+    assert read.latest("whole", "s0")["samples_ms"] == [9]
 
 
 def test_cut_at_any_byte_loses_at_most_the_last_record(tmp_path: Path) -> None:
@@ -62,22 +64,22 @@ def test_appending_after_a_torn_line_keeps_both_sides(tmp_path: Path) -> None:
         path.write_bytes(whole[:cut])
         Table(path, HERE).append("whole", "new", {"samples_ms": [1]})
         table = Table(path, HERE)
-        assert table.get("whole", "new") is not None
-        assert table.get("whole", "s3") is not None or cut < len(whole) - 130
+        assert table.latest("whole", "new") is not None
+        assert table.latest("whole", "s3") is not None or cut < len(whole) - 130
 
 
 def test_a_flipped_byte_anywhere_never_changes_a_figure(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     table = _filled(path, 6)
-    truth = {record["signature"]: record["samples_ms"] for record in table.records("whole")}
+    truth = {name: table.latest("whole", name)["samples_ms"] for name in table.signatures("whole")}
     whole = path.read_bytes()
     for position in range(0, len(whole), 3):
         damaged = bytearray(whole)
         damaged[position] ^= 0x15
         path.write_bytes(bytes(damaged))
         read = Table(path, HERE)
-        for record in read.records("whole"):
-            assert truth[record["signature"]] == record["samples_ms"]
+        for name in read.signatures("whole"):
+            assert read.latest("whole", name)["samples_ms"] == truth[name]
         assert len(read) >= 4
 
 
@@ -88,7 +90,7 @@ def test_damage_in_the_middle_is_reported_with_its_line(tmp_path: Path) -> None:
     lines[2] = b'{"kind": "whole", "signature": "s1"}'
     path.write_bytes(b"\n".join(lines))
     table = Table(path, HERE)
-    assert table.get("whole", "s1") is None
+    assert table.latest("whole", "s1") is None
     assert len(table) == 4
     assert table.problems == [f"{path}:3: damaged record left out"]
 
@@ -99,8 +101,8 @@ def test_figures_of_another_fingerprint_are_not_seen(tmp_path: Path) -> None:
     other = Table(path, ELSEWHERE)
     assert len(other) == 0
     other.append("whole", "s0", {"samples_ms": [77]})
-    assert Table(path, HERE).get("whole", "s0")["samples_ms"] == [0, 0.5]
-    assert Table(path, ELSEWHERE).get("whole", "s0")["samples_ms"] == [77]
+    assert Table(path, HERE).latest("whole", "s0")["samples_ms"] == [0, 0.5]
+    assert Table(path, ELSEWHERE).latest("whole", "s0")["samples_ms"] == [77]
 
 
 def test_shipped_tables_are_read_and_never_written(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_shipped_tables_are_read_and_never_written(tmp_path: Path) -> None:
     _filled(shipped, 3)
     before = shipped.read_bytes()
     table = Table(tmp_path / "own.jsonl", HERE, [shipped])
-    assert table.get("whole", "s2") is not None
+    assert table.latest("whole", "s2") is not None
     table.append("whole", "s9", {"samples_ms": [1]})
     assert shipped.read_bytes() == before
     assert len(Table(tmp_path / "own.jsonl", HERE)) == 1
@@ -156,6 +158,6 @@ def test_many_writers_and_some_killed_leave_no_bad_line(tmp_path: Path) -> None:
     assert table.problems == []
     for writer in range(12):
         for i in range(60):
-            record = table.get("whole", f"w{writer}-{i}")
+            record = table.latest("whole", f"w{writer}-{i}")
             assert record is not None and record["samples_ms"] == [float(writer)] * 40
     assert all(json.loads(line) for line in path.read_bytes().splitlines())

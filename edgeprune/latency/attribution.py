@@ -1,0 +1,132 @@
+"""Which structures a runtime node's time belongs to.
+
+A runtime merges and renames nodes. Each executed node is traced back to graph nodes by the names
+of its sources, and those to the structures that change their shapes. Nodes that the dense model
+executes as one stay together in all variants: what is left of an emptied block is charged to
+that block.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.latency.signature import Bucket, bucket_class
+
+if TYPE_CHECKING:
+    from edgeprune.graph.network import Network
+
+Layer = Mapping[str, Any]
+
+_NAME = re.compile(r"/([^/,]+)/")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A size that the levels of one or more structures decide: ``fixed + sum(count * level)``."""
+
+    fixed: int
+    counts: tuple[tuple[str, int], ...]
+
+    def size(self, levels: Mapping[str, int]) -> int:
+        """The size at ``levels``."""
+        return self.fixed + sum(count * levels[name] for name, count in self.counts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A bucket of structures: its class, and the sizes that its time depends on."""
+
+    bucket: Bucket
+    kind: str
+    axes: tuple[Axis, ...]
+
+    def sizes(self, levels: Mapping[str, int]) -> list[int]:
+        """The sizes at ``levels``."""
+        return [axis.size(levels) for axis in self.axes]
+
+
+class Attribution:
+    """Shares out the layer times of a network's variants over buckets of structures.
+
+    A bucket is the tuple of structures whose levels change a layer's cost; ``()`` holds what none
+    changes.
+    """
+
+    def __init__(self, network: "Network", dense_layers: Sequence[Layer]) -> None:
+        """Fix the bucket of every graph node by how the dense model executes it."""
+        self._network = network
+        self._order = {name: place for place, name in enumerate(network.structures)}
+        self._graph = {node.name: node for node in network.captured.module.graph.nodes}
+        self._bucket_of: dict[str, Bucket] = {}
+        for layer in dense_layers:
+            nodes = self._sources(layer)
+            bucket = self._union(nodes)
+            for node in nodes:
+                self._bucket_of.setdefault(node, bucket)
+        self._members: dict[Bucket, list[str]] = defaultdict(list, {(): []})
+        for node, bucket in self._bucket_of.items():
+            self._members[bucket].append(node)
+
+    def parts(self) -> list[Part]:
+        """All buckets of the dense model; equal kinds compute the same at the same sizes."""
+        return [
+            Part(bucket, bucket_class(self._network, bucket, nodes), self._axes(bucket))
+            for bucket, nodes in self._members.items()
+        ]
+
+    def time_by_bucket(self, layers: Sequence[Layer]) -> dict[Bucket, float]:
+        """Microseconds of each bucket in one profile, in execution order."""
+        result: dict[Bucket, float] = defaultdict(float)
+        last: Bucket = ()
+        for layer in layers:
+            last = self._bucket(layer, last)
+            result[last] += float(layer["us"])
+        return dict(result)
+
+    def _axes(self, bucket: Bucket) -> tuple[Axis, ...]:
+        """The different sizes in a bucket that its structures decide, at most one a direction."""
+        found: dict[tuple[tuple[str, float], ...], Axis] = {}
+        for node in self._members.get(bucket, ()):
+            for axis in self._node_axes(node, bucket):
+                most = max(count for _, count in axis.counts)
+                direction = tuple((name, count / most) for name, count in axis.counts)
+                known = found.get(direction)
+                # The same units by channel and by head: channels say more about blocks of 16.
+                if known is None or max(count for _, count in known.counts) < most:
+                    found[direction] = axis
+        places = {name: place for place, name in enumerate(bucket)}
+        key = lambda axis: [(places[name], count) for name, count in axis.counts]  # noqa: E731
+        return tuple(sorted(found.values(), key=key))
+
+    def _node_axes(self, node: str, bucket: Bucket) -> Iterable[Axis]:
+        shapes = list(self._network.shapes(node))
+        for feeding in self._graph[node].all_input_nodes:
+            if feeding.op == "get_attr":
+                shapes.append(self._network.param_shape(str(feeding.target)))
+            else:
+                shapes.extend(self._network.shapes(feeding.name))
+        for shape in shapes:
+            for dim in shape:
+                counts = tuple(sorted((n, c) for n, c in dim.per_unit if n in bucket and c > 0))
+                if counts:
+                    yield Axis(dim.fixed, counts)
+
+    def _bucket(self, layer: Layer, last: Bucket) -> Bucket:
+        """The bucket of the node that names the layer, else of a source, else of its elder."""
+        for name in (layer["name"], *layer["original"]):
+            for token in _NAME.findall(name):
+                if token in self._bucket_of:
+                    return self._bucket_of[token]
+        bucket = self._union(self._sources(layer))
+        return bucket if bucket and bucket in self._members else last
+
+    def _sources(self, layer: Layer) -> list[str]:
+        names = layer["original"] or [layer["name"]]
+        tokens = [token for name in names for token in _NAME.findall(name)[:1]]
+        return [token for token in dict.fromkeys(tokens) if token in self._graph]
+
+    def _union(self, nodes: Iterable[str]) -> Bucket:
+        found = {name for node in nodes for name in self._network.structures_of(node)}
+        return tuple(sorted(found, key=self._order.__getitem__))

@@ -1,0 +1,67 @@
+"""Which variants of a network to measure: few, spread over all levels and over all speeds."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+Levels = dict[str, int]
+
+_UNIFORM = (0.75, 0.5, 0.25)
+_CANDIDATES = 3
+# Low: most structures full or nearly gone, as in real plans. High: all near the variant's mean.
+_CONCENTRATIONS = (1.2, 4.0)
+
+
+def design_variants(
+    offered: Mapping[str, tuple[int, ...]],
+    alike: Mapping[str, str],
+    count: int,
+    seed: int = 0,
+) -> list[Levels]:
+    """Variants that cover the levels of every kind of structure evenly.
+
+    The dense model comes first, then everything at its lowest, some uniform ones, and for the
+    rest a mean share that runs evenly from nearly nothing to nearly everything, since independent
+    random levels would all take about the same time.
+
+    Args:
+        offered: Ascending levels of each structure.
+        alike: Structures with equal values share their coverage.
+        count: How many variants; fewer come back where there are not so many.
+        seed: Of everything random here.
+
+    Returns:
+        Different variants, each with a level for every structure.
+    """
+    random = np.random.default_rng(seed)
+    variants = [{name: levels[-1] for name, levels in offered.items()}]
+    variants.append({name: levels[0] for name, levels in offered.items()})
+    variants += [
+        {name: levels[round(share * (len(levels) - 1))] for name, levels in offered.items()}
+        for share in _UNIFORM
+    ]
+    used: Counter[tuple[str, int]] = Counter()
+    left = max(0, count - len(variants))
+    shares = (np.arange(left) + 0.5) / max(left, 1)
+    for number, share in enumerate(random.permutation(shares)):
+        concentration = _CONCENTRATIONS[number % len(_CONCENTRATIONS)]
+        variant = {}
+        for name, levels in offered.items():
+            draws = random.beta(concentration * share, concentration * (1 - share), _CANDIDATES)
+            options = [levels[round(draw * (len(levels) - 1))] for draw in draws]
+            variant[name] = min(options, key=lambda level: used[alike[name], level])
+            used[alike[name], variant[name]] += 1
+        variants.append(variant)
+    return _different(variants)[: max(count, 1)]
+
+
+def _different(variants: list[Levels]) -> list[Levels]:
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    result = []
+    for variant in variants:
+        key = tuple(sorted(variant.items()))
+        if key not in seen:
+            seen.add(key)
+            result.append(variant)
+    return result

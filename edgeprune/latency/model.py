@@ -1,0 +1,221 @@
+"""The latency of a plan: a sum over structures and pairs, corrected to whole-model times."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from edgeprune.errors import TableError
+
+FORMAT = 1
+
+Unary = dict[str, dict[int, float]]
+Pairs = dict[tuple[str, str], dict[tuple[int, int], float]]
+
+
+Axes = tuple[tuple[int, dict[str, int]], ...]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The exact time of a part that more than two structures decide.
+
+    Attributes:
+        axes: Per size that decides the time, its fixed part and the channels of each unit.
+        ms: Time by the sizes.
+    """
+
+    axes: Axes
+    ms: dict[tuple[int, ...], float]
+
+    def at(self, levels: Mapping[str, int]) -> float:
+        """The time at ``levels``."""
+        sizes = (
+            fixed + sum(count * levels[name] for name, count in counts.items())
+            for fixed, counts in self.axes
+        )
+        return self.ms[tuple(sizes)]
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Times of a network's parts on one device, in milliseconds.
+
+    ``sum_ms`` is what a search adds up; ``total_ms`` is what a whole model takes, a monotone
+    quadratic of the sum, because large models run slower than their parts say (caches). Parts
+    that more than two structures decide enter ``sum_ms`` by their best pairwise approximation
+    and ``total_ms`` exactly.
+
+    Attributes:
+        base_ms: What no structure changes.
+        unary_ms: By structure and level.
+        pair_ms: By two structures that meet in a layer, and their two levels.
+        full: The dense level of every structure.
+        correction: ``(c, a, b)`` of ``total = c + a * sum + b * sum**2``.
+        figures: How well the model explains the variants it was fitted to.
+        joint: Parts that more than two structures decide.
+        approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts.
+    """
+
+    base_ms: float
+    unary_ms: Unary
+    pair_ms: Pairs
+    full: dict[str, int]
+    correction: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    figures: dict[str, Any] = field(default_factory=dict)
+    joint: tuple[Joint, ...] = ()
+    approximation: tuple[float, Unary, Pairs] = (0.0, {}, {})
+
+    def sum_ms(self, levels: Mapping[str, int]) -> float:
+        """Sum of base, unary and pair times; structures left out are dense.
+
+        Raises:
+            TableError: A structure or level is not in the model.
+        """
+        chosen = {**self.full, **levels}
+        return _add_up(self.base_ms, self.unary_ms, self.pair_ms, chosen)
+
+    def exact_sum_ms(self, levels: Mapping[str, int]) -> float:
+        """Like ``sum_ms``, with the parts that more than two structures decide exact."""
+        chosen = {**self.full, **levels}
+        total = self.sum_ms(chosen)
+        if not self.joint:
+            return total
+        return total - _add_up(*self.approximation, chosen) + sum(p.at(chosen) for p in self.joint)
+
+    def total_ms(self, levels: Mapping[str, int]) -> float:
+        """Time of the whole model at ``levels``."""
+        c, a, b = self.correction
+        s = self.exact_sum_ms(levels)
+        return c + a * s + b * s * s
+
+    def sum_budget(self, total_ms: float) -> float:
+        """The sum whose corrected time is ``total_ms``; below zero where none is that fast."""
+        c, a, b = self.correction
+        if abs(b) < 1e-12:
+            return (total_ms - c) / a
+        under = a * a - 4 * b * (c - total_ms)
+        if under < 0:  # beyond the top of a concave correction: as far as it goes
+            return -a / (2 * b)
+        # The rising branch, in the form that does not cancel for small b.
+        return 2 * (total_ms - c) / (a + math.sqrt(under))
+
+    @cached_property
+    def dense_ms(self) -> float:
+        """Time of the dense model."""
+        return self.total_ms({})
+
+    @cached_property
+    def fastest_levels(self) -> dict[str, int]:
+        """Levels of a fastest plan: descent over one structure at a time from two starts."""
+        starts = [dict(self.full), {name: min(levels) for name, levels in self._choices().items()}]
+        return min((self._descend(start) for start in starts), key=self.exact_sum_ms)
+
+    @cached_property
+    def fastest_ms(self) -> float:
+        """Time of the fastest plan found."""
+        return self.total_ms(self.fastest_levels)
+
+    def _choices(self) -> dict[str, tuple[int, ...]]:
+        choices: dict[str, set[int]] = {name: {level} for name, level in self.full.items()}
+        for name, times in self.unary_ms.items():
+            choices[name].update(times)
+        for (first, second), cells in self.pair_ms.items():
+            choices[first].update(i for i, _ in cells)
+            choices[second].update(j for _, j in cells)
+        return {name: tuple(sorted(levels)) for name, levels in choices.items()}
+
+    def _descend(self, start: dict[str, int]) -> dict[str, int]:
+        levels, choices = {**self.full, **start}, self._choices()
+        cost = self.exact_sum_ms(levels)
+        while True:
+            before = cost
+            for name, offered in choices.items():
+                for level in offered:
+                    moved = self.exact_sum_ms({**levels, name: level})
+                    if moved < cost - 1e-12:
+                        cost, levels = moved, {**levels, name: level}
+            if cost >= before - 1e-12:
+                return levels
+
+    def to_json(self) -> str:
+        """The model as JSON text."""
+        constant, unary, pairs = self.approximation
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "terms": _terms_to_json(self.base_ms, self.unary_ms, self.pair_ms),
+                "approximation": _terms_to_json(constant, unary, pairs),
+                "joint": [
+                    {"axes": part.axes, "cells": [[*sizes, ms] for sizes, ms in part.ms.items()]}
+                    for part in self.joint
+                ],
+                "full": self.full,
+                "correction": list(self.correction),
+                "figures": self.figures,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "LatencyModel":
+        """The model that ``to_json`` wrote.
+
+        Raises:
+            TableError: It is of another format.
+        """
+        fields = json.loads(text)
+        if fields.get("format") != FORMAT:
+            raise TableError(
+                f"a latency model of format {fields.get('format')!r} cannot be read; profile again"
+            )
+        c, a, b = fields["correction"]
+        base_ms, unary_ms, pair_ms = _terms_from_json(fields["terms"])
+        return cls(
+            base_ms=base_ms,
+            unary_ms=unary_ms,
+            pair_ms=pair_ms,
+            full=fields["full"],
+            correction=(c, a, b),
+            figures=fields["figures"],
+            joint=tuple(
+                Joint(
+                    tuple((fixed, counts) for fixed, counts in part["axes"]),
+                    {tuple(sizes): ms for *sizes, ms in part["cells"]},
+                )
+                for part in fields["joint"]
+            ),
+            approximation=_terms_from_json(fields["approximation"]),
+        )
+
+
+def _add_up(constant: float, unary: Unary, pairs: Pairs, levels: Mapping[str, int]) -> float:
+    try:
+        single = sum(times[levels[name]] for name, times in unary.items())
+        double = sum(times[levels[a], levels[b]] for (a, b), times in pairs.items())
+    except KeyError as error:
+        raise TableError(
+            f"the latency model has no time for level {error.args[0]}: profile again with it"
+        ) from error
+    return constant + single + double
+
+
+def _terms_to_json(constant: float, unary: Unary, pairs: Pairs) -> dict[str, Any]:
+    return {
+        "constant_ms": constant,
+        "unary_ms": {name: list(times.items()) for name, times in unary.items()},
+        "pair_ms": [
+            {"first": a, "second": b, "cells": [[i, j, ms] for (i, j), ms in cells.items()]}
+            for (a, b), cells in pairs.items()
+        ],
+    }
+
+
+def _terms_from_json(fields: Mapping[str, Any]) -> tuple[float, Unary, Pairs]:
+    unary = {name: dict(times) for name, times in fields["unary_ms"].items()}
+    pairs = {
+        (pair["first"], pair["second"]): {(i, j): ms for i, j, ms in pair["cells"]}
+        for pair in fields["pair_ms"]
+    }
+    return fields["constant_ms"], unary, pairs

@@ -1,0 +1,213 @@
+"""Profiles a network in place: whole-model variants, measured on the device, into a latency model.
+
+Every measurement goes to the table the moment it is taken, under a name made of the network's
+graph and the variant's levels. Profiling again takes what is there and measures what is missing.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.devices import Device
+from edgeprune.errors import InputError
+from edgeprune.latency.attribution import Attribution
+from edgeprune.latency.design import design_variants
+from edgeprune.latency.fit import Variant, fit_model
+from edgeprune.latency.measure import save_inputs
+from edgeprune.latency.model import LatencyModel
+from edgeprune.latency.signature import digest, network_signature, plan_signature
+from edgeprune.latency.table import Table
+from edgeprune.latency.variants import REPETITIONS, ROUNDS, VariantRunner
+from edgeprune.target import Target
+
+if TYPE_CHECKING:
+    from edgeprune.graph.network import Network
+
+Levels = dict[str, int]
+Progress = Callable[[float, float, str], None]
+
+# The number of variants is what the time allows, from one variant's cost to build and measure.
+_FEWEST, _MOST = 24, 48
+_ALLOWED_S = 100.0
+# Percentile of unprofiled times the model is fitted to: what the machine can do undisturbed.
+PERCENTILE = 5.0
+
+
+def profile_network(
+    network: "Network",
+    target: Target,
+    device: Device,
+    levels: Mapping[str, tuple[int, ...]],
+    table: Table,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> LatencyModel:
+    """Measure what is missing from the table and fit the latency model of a network.
+
+    Args:
+        network: The analysed network.
+        target: Runtime, threads and precision.
+        device: Where to measure.
+        levels: Ascending levels offered of each structure; structures left out stay dense.
+        table: Where measurements are kept and taken from; of this device's fingerprint.
+        workdir: For the variants' artifacts, which are removed once measured.
+        progress: Called with what is done, the total, and a note.
+
+    Raises:
+        InputError: A level does not exist, or a variant cannot be converted.
+        UnavailableError: The device failed.
+    """
+    _check_levels(network, levels)
+    profile = _Profile(network, target, device, dict(levels), table, workdir, progress)
+    profile.measure()
+    return profile.fit()
+
+
+@dataclass
+class _Profile:
+    """One run of the profiler."""
+
+    network: "Network"
+    target: Target
+    device: Device
+    offered: dict[str, tuple[int, ...]]
+    table: Table
+    workdir: Path
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self.signature = network_signature(self.network)
+        self.full = {name: s.units for name, s in self.network.structures.items()}
+        self.alike = {
+            name: digest([self.network.structures[name].kind, self.full[name], list(levels)])
+            for name, levels in self.offered.items()
+        }
+
+    def measure(self) -> None:
+        """Bring every variant of the design to its full number of measurements."""
+        count = self._known_count()
+        if count is not None and not self._missing(self._design(count)):
+            return
+        inputs = save_inputs(
+            [value.numpy() for value in self.network.captured.example_inputs],
+            self.workdir / "inputs.npz",
+        )
+        runner = VariantRunner(
+            self.network, self.target, self.device, self.table, self.workdir, inputs
+        )
+        if count is None:
+            count = self._settle_count(runner)
+        missing = self._missing(self._design(count))
+        self._measure_missing(runner, missing)
+        runner.remove_artifacts()
+
+    def fit(self) -> LatencyModel:
+        """The latency model, from every variant of this network in the table."""
+        dense = self.table.latest("layers", self._name(self.full))
+        if dense is None:
+            raise InputError("the dense model has not been profiled: profile again")
+        attribution = Attribution(self.network, dense["layers"])
+        variants = []
+        for name in self.table.signatures("layers"):
+            whole = self.table.all("whole", name)
+            if not name.startswith(f"{self.signature}:") or len(whole) < ROUNDS // 2:
+                continue
+            records = self.table.all("layers", name)
+            samples = np.concatenate([record["samples_ms"] for record in whole])
+            variants.append(
+                Variant(
+                    levels={**self.full, **records[-1]["levels"]},
+                    profiles=tuple(attribution.time_by_bucket(r["layers"]) for r in records),
+                    total_us=1e3 * float(np.percentile(samples, PERCENTILE)),
+                )
+            )
+        return fit_model(attribution.parts(), variants, self.offered, self.alike, self.full)
+
+    def _design(self, count: int) -> list[Levels]:
+        variants = design_variants(self.offered, self.alike, count)
+        return [{**self.full, **variant} for variant in variants]
+
+    def _name(self, levels: Levels) -> str:
+        return plan_signature(self.signature, levels)
+
+    def _design_name(self) -> str:
+        return f"{self.signature}:{digest(sorted(self.offered.items()))}"
+
+    def _known_count(self) -> int | None:
+        record = self.table.latest("design", self._design_name())
+        return None if record is None else int(record["variants"])
+
+    def _settle_count(self, runner: VariantRunner) -> int:
+        """Measure the dense model once to learn what a variant costs, and write down how many."""
+        self._tell(0, 1, "dense model")
+        begin = time.monotonic()
+        runner.build(self._name(self.full), self.full)
+        built = time.monotonic() - begin
+        cost_s = built + runner.profile_cost_s(self._name(self.full), self.full)
+        count = int(np.clip(_ALLOWED_S / cost_s, _FEWEST, _MOST))
+        self.table.append(
+            "design", self._design_name(), {"variants": count, "cost_s": round(cost_s, 2)}
+        )
+        return count
+
+    def _missing(self, design: list[Levels]) -> dict[str, Levels]:
+        """Variants that lack measurements, by name."""
+        return {
+            name: levels
+            for levels in design
+            for name in (self._name(levels),)
+            if len(self.table.all("layers", name)) < REPETITIONS
+            or len(self.table.all("whole", name)) < ROUNDS
+        }
+
+    def _measure_missing(self, runner: VariantRunner, missing: Mapping[str, Levels]) -> None:
+        total = len(missing) * (2.0 + REPETITIONS)
+        done = 0.0
+        for number, (name, levels) in enumerate(missing.items(), 1):
+            self._tell(done, total, f"building variant {number} of {len(missing)}")
+            runner.build(name, levels)
+            done += 1
+        for number in runner.profile_layers(missing):
+            done += 1
+            self._tell(done, total, f"profiling layers, {number} left")
+        dense = self._name(self.full)
+        runner.build(dense, self.full)
+        before = done
+        for share in runner.time_whole(missing, dense):
+            done = before + share * len(missing)
+            self._tell(done, total, "timing whole models")
+
+    def _tell(self, done: float, total: float, note: str) -> None:
+        if self.progress is not None:
+            self.progress(done, total, note)
+
+
+def _check_levels(network: "Network", levels: Mapping[str, tuple[int, ...]]) -> None:
+    for name, offered in levels.items():
+        if name not in network.structures:
+            raise InputError(f"the network has no structure '{name}'")
+        structure = network.structures[name]
+        lowest = 0 if structure.removable else 1
+        wrong = [level for level in offered if not lowest <= level <= structure.units]
+        if wrong or not offered or list(offered) != sorted(set(offered)):
+            raise InputError(
+                f"levels of '{name}' must ascend within {lowest} to {structure.units}, "
+                f"got {json.dumps(list(offered))}"
+            )
+        if offered[-1] != structure.units:
+            raise InputError(f"levels of '{name}' must end with all {structure.units} units")
+
+
+def describe_model(model: LatencyModel) -> dict[str, Any]:
+    """The figures of a latency model that people ask for."""
+    return {
+        "dense_ms": model.dense_ms,
+        "fastest_ms": model.fastest_ms,
+        "most_speedup": model.dense_ms / model.fastest_ms,
+        **model.figures,
+    }

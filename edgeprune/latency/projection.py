@@ -1,0 +1,134 @@
+"""Writing any function of several levels as a sum over single structures and pairs of them.
+
+A search adds up unary and pairwise terms. A layer whose size is the sum of three structures has a
+time that is neither; its least-squares projection on such sums (the functional analysis of
+variance up to second order; Hooker 2007) is what the search gets.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_MOST_POINTS = 4000
+_MOST_COLUMNS = 800
+# Only keeps the many equal solutions from drifting apart.
+_RIDGE = 1e-6
+# How fast the weight of a structure that is seldom cut far falls with what it loses.
+_SLOPE = 3.0
+
+Grid = npt.NDArray[np.int64]
+Function = Callable[[Grid], npt.NDArray[np.float64]]
+
+
+@dataclass
+class Terms:
+    """A constant, unary terms by structure and level, pair terms by two structures and levels."""
+
+    constant: float = 0.0
+    unary: dict[str, dict[int, float]] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = field(default_factory=dict)
+    error: float = 0.0
+
+
+def project(
+    function: Function,
+    offered: Mapping[str, tuple[int, ...]],
+    near_full: Collection[str] = (),
+) -> Terms:
+    """``function`` of the levels of the structures in ``offered`` as a sum of terms.
+
+    Exact for up to two structures; ``error`` is the root mean square of what more leave over.
+
+    Args:
+        function: Takes levels of shape (points, structures), gives (points,).
+        offered: Levels of each structure, in the function's order.
+        near_full: Structures whose higher levels matter more, because plans seldom cut them far.
+    """
+    names = tuple(offered)
+    if len(names) <= 2:
+        return _exact(function, offered)
+    points = _points(offered)
+    values = function(points)
+    columns, keys = _columns(points, offered)
+    trust = _trust(points, [name in near_full for name in names])
+    ridge = _RIDGE * trust.sum() * np.eye(columns.shape[1])
+    weighted = columns * trust[:, None]
+    weights = np.linalg.solve(weighted.T @ columns + ridge, weighted.T @ values)
+    square = (columns @ weights - values) ** 2
+    terms = Terms(error=float(np.sqrt(np.average(square, weights=trust))))
+    for name in names:
+        terms.unary[name] = dict.fromkeys(offered[name], 0.0)
+    for first, second in combinations(names, 2):
+        terms.pairs[first, second] = dict.fromkeys(product(offered[first], offered[second]), 0.0)
+    for key, weight in zip(keys, weights, strict=True):
+        _put(terms, key, float(weight))
+    return terms
+
+
+def _exact(function: Function, offered: Mapping[str, tuple[int, ...]]) -> Terms:
+    names = tuple(offered)
+    grid = np.array(list(product(*offered.values())), np.int64)
+    values = [float(value) for value in function(grid)]
+    if not names:
+        return Terms(constant=values[0])
+    if len(names) == 1:
+        return Terms(unary={names[0]: dict(zip(offered[names[0]], values, strict=True))})
+    cells = {(int(i), int(j)): value for (i, j), value in zip(grid, values, strict=True)}
+    return Terms(pairs={(names[0], names[1]): cells})
+
+
+def _points(offered: Mapping[str, tuple[int, ...]]) -> Grid:
+    """All combinations of levels, or many random ones."""
+    if np.prod([float(len(levels)) for levels in offered.values()]) <= _MOST_POINTS:
+        return np.array(list(product(*offered.values())), np.int64)
+    random = np.random.default_rng(0)
+    return np.column_stack([random.choice(levels, _MOST_POINTS) for levels in offered.values()])
+
+
+def _trust(points: Grid, near_full: Sequence[bool]) -> npt.NDArray[np.float64]:
+    share = points / np.maximum(points.max(axis=0), 1)
+    return np.asarray(np.exp(_SLOPE * ((share - 1) * np.array(near_full)).sum(axis=1)))
+
+
+def _columns(
+    points: Grid, offered: Mapping[str, tuple[int, ...]]
+) -> tuple[npt.NDArray[np.float64], list[tuple[Any, ...]]]:
+    """One column a level and a pair of levels; products of levels where those were too many."""
+    names = tuple(offered)
+    hits = {
+        name: {level: points[:, i] == level for level in offered[name]}
+        for i, name in enumerate(names)
+    }
+    columns: list[npt.NDArray[Any]] = [np.ones(len(points))]
+    keys: list[tuple[Any, ...]] = [()]
+    for name in names:
+        columns += hits[name].values()
+        keys += [(name, level) for level in hits[name]]
+    cells = sum(len(offered[a]) * len(offered[b]) for a, b in combinations(names, 2))
+    for (i, a), (j, b) in combinations(enumerate(names), 2):
+        if cells <= _MOST_COLUMNS:
+            for x, y in product(offered[a], offered[b]):
+                columns.append(hits[a][x] & hits[b][y])
+                keys.append((a, b, x, y))
+        else:
+            most = max(offered[a]) * max(offered[b])
+            columns.append(points[:, i] * points[:, j] / most)
+            keys.append((a, b, most))
+    return np.column_stack(columns).astype(np.float64), keys
+
+
+def _put(terms: Terms, key: tuple[Any, ...], weight: float) -> None:
+    if not key:
+        terms.constant += weight
+    elif len(key) == 2:
+        terms.unary[key[0]][key[1]] += weight
+    elif len(key) == 4:
+        terms.pairs[key[0], key[1]][key[2], key[3]] += weight
+    else:
+        cells = terms.pairs[key[0], key[1]]
+        for i, j in cells:
+            cells[i, j] += weight * i * j / key[2]

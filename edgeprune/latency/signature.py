@@ -1,0 +1,76 @@
+"""Names for what was measured, that do not depend on weights, files or paths."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from edgeprune.graph.network import Network
+    from edgeprune.graph.structure import SymbolicDim
+
+Bucket = tuple[str, ...]
+
+
+def network_signature(network: "Network") -> str:
+    """Hash of the graph: operators, symbolic shapes, structures and their names."""
+    rows = [[node.name, *describe_node(network, node, {})] for node in _nodes(network)]
+    structures = [[s.name, s.kind, s.units, s.removable] for s in network.structures.values()]
+    return digest([rows, structures])
+
+
+def plan_signature(network: str, levels: Mapping[str, int]) -> str:
+    """Name of one variant of a network, given the network's signature and all levels."""
+    return f"{network}:{digest(sorted(levels.items()))}"
+
+
+def bucket_class(network: "Network", bucket: Bucket, nodes: Iterable[str]) -> str:
+    """Hash that is equal for parts that compute the same, such as the layers of an encoder.
+
+    Structures are named by their place in the bucket, so the class says what is computed and how
+    its shapes follow from the levels, and not where.
+    """
+    places = {name: str(place) for place, name in enumerate(bucket)}
+    wanted = set(nodes)
+    rows = sorted(
+        json.dumps(describe_node(network, node, places))
+        for node in _nodes(network)
+        if node.name in wanted
+    )
+    sizes = [[network.structures[name].units, unit_size(network, name)] for name in bucket]
+    return digest([rows, sizes])
+
+
+def describe_node(network: "Network", node: "fx.Node", places: Mapping[str, str]) -> list[Any]:
+    """Operator, output shapes and parameter shapes of a node."""
+    parameters = [
+        [_dim(dim, places) for dim in network.param_shape(str(source.target))]
+        for source in node.all_input_nodes
+        if source.op == "get_attr"
+    ]
+    shapes = [[_dim(dim, places) for dim in shape] for shape in network.shapes(node.name)]
+    return [node.op, str(node.target) if node.op == "call_function" else "", shapes, parameters]
+
+
+def unit_size(network: "Network", name: str) -> int:
+    """Channels in one unit of a structure, as its consumers see them."""
+    structure = network.structures[name]
+    slots = structure.inputs() or structure.slots
+    return max(1, int((slots[0].unit == 0).sum())) if slots else 1
+
+
+def digest(value: Any) -> str:
+    """Short hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _nodes(network: "Network") -> list["fx.Node"]:
+    return [
+        n for n in network.captured.module.graph.nodes if n.op in ("call_function", "placeholder")
+    ]
+
+
+def _dim(dim: "SymbolicDim", places: Mapping[str, str]) -> list[Any]:
+    return [dim.fixed, sorted([places.get(name, name), count] for name, count in dim.per_unit)]

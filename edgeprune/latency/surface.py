@@ -1,0 +1,159 @@
+"""Time of one part of a network as a function of the sizes that levels decide.
+
+The mean is a sum of products with non-negative weights: constant, line and stairs in each size,
+since kernels work in blocks of 16, 32 or 64 channels. What that form leaves over is taken up by a
+Gaussian process whose covariance knows only *the same size* and *the same sizes* (Rasmussen and
+Williams 2006, chapter 2), so that a measured step is kept and never smoothed into its neighbours.
+Its two strengths are those under which the samples are most likely.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Sizes = npt.NDArray[np.int64]
+
+_BLOCKS = (16, 32, 64)
+# Strengths of the process tried, in units of the samples' own noise.
+_STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0)
+# A time is known to a part of itself and to a part of the clock's microsecond.
+_RELATIVE = 0.03
+_ABSOLUTE_US = 0.3
+_OUTLIER = 3.0
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A fitted time; ``predict`` gives microseconds."""
+
+    patches: dict[tuple[bool, ...], "_Patch"]
+
+    def predict(self, sizes: Sizes) -> Floats:
+        """Microseconds at ``sizes`` of shape (points, axes); never negative.
+
+        Where an axis is empty in a way that was never measured, the part is taken to be gone.
+        """
+        points = np.atleast_2d(np.asarray(sizes, np.int64))
+        result = np.zeros(len(points))
+        for alive, patch in self.patches.items():
+            rows = np.all((points > 0) == np.array(alive, bool), axis=1)
+            if rows.any():
+                result[rows] = patch.predict(points[rows][:, list(alive)])
+        return result
+
+
+def fit_surface(sizes: Sizes, us: Floats) -> Surface:
+    """Fit the time of a part to samples.
+
+    Args:
+        sizes: Shape (samples, axes): the sizes that levels decide, in channels.
+        us: Shape (samples,): measured microseconds.
+    """
+    points = np.asarray(sizes, np.int64).reshape(len(us), -1)
+    patches: dict[tuple[bool, ...], _Patch] = {}
+    for row in np.unique(points > 0, axis=0):
+        alive = tuple(bool(value) for value in row)
+        chosen = np.all((points > 0) == row, axis=1)
+        patches[alive] = _fit_patch(points[chosen][:, list(alive)], us[chosen])
+    return Surface(patches)
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The surface where one certain set of axes is not empty."""
+
+    weights: Floats
+    cells: Sizes
+    coefficients: Floats
+    strengths: tuple[float, float]
+
+    def predict(self, points: Sizes) -> Floats:
+        mean = _features(points) @ self.weights
+        covariance = _covariance(points, self.cells, self.strengths)
+        return np.maximum(mean + covariance @ self.coefficients, 0.0)
+
+
+def _fit_patch(points: Sizes, us: Floats) -> _Patch:
+    from scipy.optimize import nnls
+
+    cells, values, noise = _cells(points, us)
+    features = _features(cells)
+    scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
+    rows = features / scale / noise[:, None]
+    # A little ridge keeps the choice among nearly equal columns steady.
+    ridge = 1e-3 * np.sqrt(len(cells)) * np.eye(features.shape[1])
+    weights, _ = nnls(
+        np.vstack([rows, ridge]), np.concatenate([values / noise, np.zeros(len(ridge))])
+    )
+    weights = weights / scale
+    residuals = values - features @ weights
+    residuals = _limit_outliers(residuals, noise)
+    strengths, coefficients = _fit_process(cells, residuals, noise)
+    return _Patch(weights, cells, coefficients, strengths)
+
+
+def _cells(points: Sizes, us: Floats) -> tuple[Sizes, Floats, Floats]:
+    """Samples with equal sizes put together: sizes, median, standard error of each."""
+    cells, owner = np.unique(points, axis=0, return_inverse=True)
+    owner = owner.reshape(-1)
+    values = np.array([np.median(us[owner == i]) for i in range(len(cells))])
+    counts = np.bincount(owner, minlength=len(cells))
+    return cells, values, (_RELATIVE * values + _ABSOLUTE_US) / np.sqrt(counts)
+
+
+def _features(points: Sizes) -> Floats:
+    """Columns of the mean at each point: products over axes of constant, line and stairs."""
+    single = [_terms(column) for column in points.T]
+    if not single:
+        return np.ones((len(points), 1))
+    if len(single) == 1:
+        return np.column_stack(single[0])
+    if len(single) == 2:
+        return np.column_stack([a * b for a, b in product(*single)])
+    # More than two only add up, each pair with its product.
+    lines = [column.astype(np.float64) for column in points.T]
+    pairs = [a * b for i, a in enumerate(lines) for b in lines[i + 1 :]]
+    return np.column_stack([np.ones(len(points)), *lines, *pairs])
+
+
+def _terms(size: npt.NDArray[Any]) -> list[Floats]:
+    line = size.astype(np.float64)
+    stairs = [np.ceil(line / block) * block - line for block in _BLOCKS]
+    broken = [(size % block != 0).astype(np.float64) for block in _BLOCKS[:2]]
+    return [np.ones(len(line)), line, *stairs, *broken]
+
+
+def _limit_outliers(residuals: Floats, noise: Floats) -> Floats:
+    spread = 1.4826 * float(np.median(np.abs(residuals / noise))) + 1e-9
+    bound = _OUTLIER * max(spread, 1.0) * noise
+    return np.clip(residuals, -bound, bound)
+
+
+def _covariance(first: Sizes, second: Sizes, strengths: tuple[float, float]) -> Floats:
+    same = first[:, None, :] == second[None, :, :]
+    if same.shape[2] == 0:
+        return np.zeros(same.shape[:2])
+    by_axis, by_cell = strengths
+    covariance: Floats = by_axis**2 * same.mean(axis=2) + by_cell**2 * same.all(axis=2)
+    return covariance
+
+
+def _fit_process(
+    cells: Sizes, residuals: Floats, noise: Floats
+) -> tuple[tuple[float, float], Floats]:
+    typical = float(np.median(noise))
+    best: tuple[float, tuple[float, float], Floats] | None = None
+    for by_axis, by_cell in product(_STRENGTHS, _STRENGTHS):
+        strengths = (by_axis * typical, by_cell * typical)
+        total = _covariance(cells, cells, strengths) + np.diag(noise**2)
+        factor = np.linalg.cholesky(total)
+        coefficients = np.linalg.solve(factor.T, np.linalg.solve(factor, residuals))
+        likelihood = float(-0.5 * residuals @ coefficients - np.log(np.diag(factor)).sum())
+        if best is None or likelihood > best[0] + 1e-9:
+            best = (likelihood, strengths, coefficients)
+    assert best is not None
+    return best[1], best[2]

@@ -1,0 +1,152 @@
+"""Builds whole-model variants and measures them, each measurement one record of the table."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.devices import Device
+from edgeprune.latency.stopwatch import open_stopwatch
+from edgeprune.latency.table import Table
+from edgeprune.runtimes import runtime
+from edgeprune.target import Target
+
+if TYPE_CHECKING:
+    from edgeprune.graph.network import Network
+
+Levels = dict[str, int]
+
+# Profiles of each variant, far apart in time, and rounds of unprofiled samples.
+REPETITIONS = 2
+ROUNDS = 12
+_SERIES_MS = 15.0
+_PROFILE_MS = 150.0
+_FEWEST_RUNS, _MOST_RUNS = 15, 200
+# Artifacts opened at the same time may take this part of the free memory; a compiled model takes
+# about twice its file.
+_MEMORY_SHARE = 0.3
+_COMPILED = 2.5
+
+
+@dataclass
+class VariantRunner:
+    """Measures variants of one network on one device."""
+
+    network: "Network"
+    target: Target
+    device: Device
+    table: Table
+    workdir: Path
+    inputs: Path
+    seed: int = 0
+
+    def build(self, name: str, levels: Levels) -> Path:
+        """The variant's artifact, from the work folder or made now."""
+        from edgeprune.graph.onnx_export import export_onnx
+
+        artifact = self._artifact(name)
+        if artifact.exists():
+            return artifact
+        onnx = artifact.with_suffix(".onnx")
+        onnx.parent.mkdir(parents=True, exist_ok=True)
+        # Which units stay does not matter to the time.
+        keep = {
+            structure: range(level)
+            for structure, level in levels.items()
+            if level < self.network.structures[structure].units
+        }
+        export_onnx(self.network.shrink(keep), self.network.captured.example_inputs, onnx)
+        try:
+            return runtime(self.target.runtime).convert(onnx, artifact)
+        finally:
+            onnx.unlink(missing_ok=True)
+
+    def profile_cost_s(self, name: str, levels: Levels) -> float:
+        """Seconds that the profiles of one variant take, start-up of the process aside."""
+        ends = [time.monotonic() for _ in self.profile_layers({name: levels})]
+        return REPETITIONS * (ends[-1] - ends[-2])
+
+    def profile_layers(self, variants: Mapping[str, Levels]) -> Iterator[int]:
+        """Per-layer profiles up to their number; yields how many are still to come."""
+        order = np.random.default_rng(self.seed)
+        with open_stopwatch(self.device, self.target, self.inputs) as watch:
+            for repetition in range(REPETITIONS):
+                names = [str(name) for name in order.permutation(list(variants))]
+                for place, name in enumerate(names, 1):
+                    if len(self.table.all("layers", name)) <= repetition:
+                        watch.load(name, self._artifact(name), profile=True)
+                        typical_ms = watch.typical_ms(name)
+                        runs = int(np.clip(_PROFILE_MS / typical_ms, _FEWEST_RUNS, _MOST_RUNS))
+                        layers = watch.layers(name, runs)
+                        watch.unload(name)
+                        record = {"levels": variants[name], "runs": runs, "layers": layers}
+                        self.table.append("layers", name, record)
+                    yield (REPETITIONS - repetition) * len(names) - place
+
+    def time_whole(self, variants: Mapping[str, Levels], dense: str) -> Iterator[float]:
+        """Unprofiled rounds up to their number, the dense model among them; yields the share done.
+
+        Variants that do not fit into memory together are taken in turns.
+        """
+        order = np.random.default_rng(self.seed)
+        shuffled = [str(name) for name in order.permutation([n for n in variants if n != dense])]
+        turns = self._turns(shuffled, dense)
+        for number, names in enumerate(turns):
+            lacking = min(len(self.table.all("whole", name)) for name in names)
+            with open_stopwatch(
+                self.device, self.target, self.inputs, series_ms=_SERIES_MS
+            ) as watch:
+                for name in names:
+                    watch.load(name, self._artifact(name))
+                    watch.calibrate(name, like=dense if dense in watch.paces else None)
+                for round_number in range(lacking, ROUNDS):
+                    wanted = [
+                        name
+                        for name in names
+                        if len(self.table.all("whole", name)) <= round_number
+                        or (name == dense and name not in variants)
+                    ]
+                    round_ = watch.round(wanted, order)
+                    for name, samples in round_.samples_ms.items():
+                        if len(self.table.all("whole", name)) < ROUNDS:
+                            figures = {"samples_ms": samples, "drift": round(round_.drift, 3)}
+                            self.table.append("whole", name, figures)
+                    yield (number + (round_number + 1) / ROUNDS) / len(turns)
+
+    def remove_artifacts(self) -> None:
+        """Delete the variants' files; the table holds what they were for."""
+        shutil.rmtree(self.workdir / "variants", ignore_errors=True)
+
+    def _artifact(self, name: str) -> Path:
+        return self.workdir / "variants" / f"{name.replace(':', '-')}.xml"
+
+    def _turns(self, names: list[str], dense: str) -> list[list[str]]:
+        """Groups that fit into memory, each with the dense model in front."""
+        size = runtime(self.target.runtime).size_bytes
+        room = _MEMORY_SHARE * _free_bytes() - _COMPILED * size(self._artifact(dense))
+        turns: list[list[str]] = [[dense]]
+        used = 0.0
+        for name in names:
+            need = _COMPILED * size(self._artifact(name))
+            if used + need > room and len(turns[-1]) > 1:
+                turns.append([dense])
+                used = 0.0
+            turns[-1].append(name)
+            used += need
+        return turns
+
+
+def _free_bytes() -> float:
+    """Memory that can be had now; a cautious guess where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 4e9
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    return 4e9
