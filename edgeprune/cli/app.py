@@ -73,6 +73,9 @@ def run(arguments: Sequence[str]) -> int:
             list(arguments) or ["--help"], prog_name="edgeprune", standalone_mode=False, obj=state
         )
         sys.stdout.flush()
+        # Typer turns an interrupt into this code and says nothing.
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except EdgepruneError as error:
         return _fail(str(error), error.exit_code, state)
