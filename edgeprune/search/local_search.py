@@ -39,7 +39,7 @@ class SearchState:
 
     @property
     def best(self) -> tuple[dict[str, int], float]:
-        """The plan of least loss, the first of equals."""
+        """The plan of least loss, the first of equals; whatever its time."""
         return min(self.evaluated, key=lambda entry: entry[1])
 
     def to_json(self) -> str:
@@ -91,11 +91,12 @@ def local_search(
         budget_ms: Largest time of a plan, in ms.
         loss: Evaluates a plan; lower is better, NaN counts as infinite. Never called twice for
             one plan.
-        evaluations: Most plans in all, those in ``state`` included.
+        evaluations: Most plans in all, those in ``state`` included (but for the first start).
         deadline: Value of ``time.monotonic()`` after which no further plan is evaluated (the
             first start is).
         seed: Of the samples.
-        state: Earlier evaluations to continue from; grows in place.
+        state: Earlier evaluations to continue from; grows in place. Plans that are not within
+            this budget are learned from and nothing else.
         on_evaluation: Called after each evaluation, to save the state.
 
     Raises:
@@ -108,16 +109,16 @@ def local_search(
         neighbours(problem, start, budget_ms)
     ended: Ended = "exhausted"
     while (levels := search.propose(starts)) is not None:
-        if search.state.evaluated and time.monotonic() >= deadline:
+        if search.within() and time.monotonic() >= deadline:
             ended = "deadline"
             break
-        if len(search.state.evaluated) >= max(evaluations, 1):
+        if search.within() and len(search.state.evaluated) >= evaluations:
             ended = "evaluations"
             break
         search.state.record(levels, loss(dict(levels)))
         if on_evaluation is not None:
             on_evaluation(search.state)
-    best, value = search.state.best
+    best, value = search.best()
     return Refined(best, value, len(search.state.evaluated), ended)
 
 
@@ -130,6 +131,15 @@ class _Search:
         self.budget_ms, self.seed, self.state = budget_ms, seed, state
         self._around: dict[bytes, list[Choice]] = {}
 
+    def within(self) -> list[tuple[dict[str, int], float]]:
+        """The evaluated plans that keep the budget, with their losses."""
+        limit_ms = time_limit_ms(self.budget_ms)
+        return [e for e in self.state.evaluated if self.problem.evaluate(e[0])[1] <= limit_ms]
+
+    def best(self) -> tuple[dict[str, int], float]:
+        """The plan of least loss within the budget, the first of equals."""
+        return min(self.within(), key=lambda entry: entry[1])
+
     def propose(self, starts: Sequence[Mapping[str, int]]) -> dict[str, int] | None:
         """The next plan to evaluate, or None when there is none."""
         seen = {self.problem.choice(levels).tobytes() for levels, _ in self.state.evaluated}
@@ -140,12 +150,12 @@ class _Search:
         finite = [entry for entry in self.state.evaluated if math.isfinite(entry[1])]
         if not finite:
             return None
-        ranked = sorted(finite, key=lambda entry: entry[1])
+        within = [entry for entry in self.within() if math.isfinite(entry[1])]
         plans = [self.problem.choice(levels) for levels, _ in finite]
         surrogate = Surrogate(self.problem, plans, [value for _, value in finite])
         samples = self._samples(surrogate)
         # When all around the best plan has been tried, go on around the next best.
-        for levels, _ in ranked:
+        for levels, _ in sorted(within, key=lambda entry: entry[1]):
             best = self.problem.choice(levels)
             candidates = [c for c in [*self._near(best), *samples] if c.tobytes() not in seen]
             if candidates:

@@ -217,6 +217,27 @@ def test_a_passed_deadline_still_gives_the_start(
     assert found == Refined(start, loss(start), 1, "deadline")
 
 
+def test_known_plans_over_the_budget_only_teach(
+    searched: tuple[Problem, Levels, float, Loss],
+) -> None:
+    problem, start, budget_ms, loss = searched
+    known = [m.levels for m in neighbours(problem, start, budget_ms + 5.0)]
+    known = [levels for levels in known if problem.evaluate(levels)[1] > budget_ms + 1e-6]
+    assert known
+    state = SearchState()
+    for levels in known:
+        state.record(levels, loss(levels) - 100)
+    total = len(known) + 10
+    found = local_search(problem, [start], budget_ms, loss, evaluations=total, state=state)
+    assert found.evaluations == total
+    assert all(problem.evaluate(p)[1] <= budget_ms + 1e-6 for p, _ in state.evaluated[len(known) :])
+    assert found.levels in [levels for levels, _ in state.evaluated[len(known) :]]
+    # Even when all evaluations are spent the start is there to be returned.
+    state = SearchState([(levels, -100.0) for levels in known])
+    found = local_search(problem, [start], budget_ms, loss, evaluations=1, state=state)
+    assert (found.levels, found.loss) == (start, loss(start))
+
+
 def test_a_start_over_the_budget_is_refused(
     searched: tuple[Problem, Levels, float, Loss],
 ) -> None:
