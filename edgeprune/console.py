@@ -83,21 +83,16 @@ def show_table(
     from rich.table import Table
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    out = Console(file=sys.stdout if terminal else io.StringIO(), highlight=False)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     numeric = {c: all(_is_number(row.get(c)) for row in rows) for c in columns}
     for column in columns:
         table.add_column(column, justify="right" if numeric[column] else "left")
     for row in rows:
         table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    if terminal:
-        out.print(table)
-        return
-    # Into a file or a pipe: as wide as it needs to be, and no blanks at the ends of lines.
-    with out.capture() as captured:
-        out.print(table, width=10_000, crop=False)
-    show_text("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    # As wide as the table is: a narrow terminal wraps lines, but no figure is cut short.
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None).print(table)
+    show_text("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 from edgeprune import console
 from edgeprune.report.record import quality_name, task_name
 
-_BAR_CELLS = 20
+_BAR_CELLS = 16
 
 
 def show_summary(record: dict[str, Any]) -> None:
@@ -15,8 +15,9 @@ def show_summary(record: dict[str, Any]) -> None:
         console.show_text(line)
     console.show_text("")
     rows = summary_rows(record)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    console.show_table(columns, rows)
+    quality = quality_name(record)
+    columns = ["model", "latency", "ms", "target ms", "predicted ms", "met", "speedup"]
+    console.show_table([*columns, quality, "fidelity", "MB"], rows)
     for line in remarks(record):
         console.show_text(line)
 
@@ -35,7 +36,7 @@ def headline(record: dict[str, Any]) -> list[str]:
     device, runtime = record["device"], record.get("runtime")
     name = runtime.get("name", "") if isinstance(runtime, Mapping) else runtime
     threads = record.get("threads", "?")
-    lines.append(f"{task_name(record)} on {device} ({name}, {threads} threads)")
+    lines.append(f"{task_name(record)} on {device} ({name}, threads: {threads})")
     return lines
 
 

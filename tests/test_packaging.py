@@ -1,0 +1,101 @@
+"""A built wheel, installed into an empty place and run from another folder, finds what it ships."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+SHIPPED = ("targets", "recipes", "profiles")
+
+
+def packages() -> set[str]:
+    parser = ConfigParser()
+    parser.read(REPO / "setup.cfg")
+    return set(parser["options"]["packages"].split())
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    folders = {path.parent.relative_to(REPO) for path in (REPO / "edgeprune").rglob("*.py")}
+    found = {".".join(folder.parts) for folder in folders}
+    assert packages() == found | {f"edgeprune.data.{kind}" for kind in SHIPPED}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that nothing is left in the checkout."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("needs setuptools")
+    source = tmp_path_factory.mktemp("source")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPO / name, source)
+    for name in ("edgeprune", *SHIPPED):
+        shutil.copytree(REPO / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--no-build-isolation", "-w", str(out), str(source)], check=True)
+    return next(out.glob("edgeprune-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the wheel's contents and nothing else of edgeprune."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(folder), str(wheel)], check=True)
+    return folder
+
+
+def from_wheel(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the installed wheel in front of everything else."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(folder)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_every_source_and_data_file(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = {path.relative_to(REPO).as_posix() for path in (REPO / "edgeprune").rglob("*.py")}
+    data = {
+        f"edgeprune/data/{kind}/{path.name}"
+        for kind, pattern in zip(SHIPPED, ("*.yaml", "*.yaml", "*.jsonl"), strict=True)
+        for path in (REPO / kind).glob(pattern)
+    }
+    assert "edgeprune/data/targets/x86.yaml" in data
+    assert sources | data | {"edgeprune/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("tests", "tools"))]
+
+
+def test_it_runs_from_another_folder_and_finds_its_data(installed: Path, tmp_path: Path) -> None:
+    code = "import edgeprune, edgeprune.locate as l; print(edgeprune.__file__, l.version())"
+    where = from_wheel(installed, tmp_path, "-c", code).stdout.split()
+    assert where[0].startswith(str(installed)) and where[1] == "0.1.0"
+    helped = from_wheel(installed, tmp_path, "-m", "edgeprune.cli.app", "--help")
+    assert helped.returncode == 0 and "compress" in helped.stdout
+    doctor = from_wheel(installed, tmp_path, "-m", "edgeprune.cli.app", "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(doctor.stdout)}
+    assert doctor.returncode == 0 and checks["target x86"]["state"] == "ok"
+    code = (
+        "from edgeprune.recipe import load_recipe; from edgeprune.task_source import *; "
+        "print(load_recipe('default').criterion, *built_in_tasks())"
+    )
+    assert "second_order digits" in from_wheel(installed, tmp_path, "-c", code).stdout
+
+
+def test_the_program_is_installed(installed: Path, tmp_path: Path) -> None:
+    shown = from_wheel(installed, tmp_path, str(installed / "bin" / "edgeprune"), "--version")
+    assert shown.stdout == "edgeprune 0.1.0\n"
