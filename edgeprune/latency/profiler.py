@@ -6,7 +6,7 @@ graph and the variant's levels. Profiling again takes what is there and measures
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from edgeprune.latency.fit import Variant, fit_model
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.signature import digest, network_signature, plan_signature
-from edgeprune.latency.table import Table
+from edgeprune.latency.table import Record, Table
 from edgeprune.latency.variants import REPETITIONS, ROUNDS, VariantRunner
 from edgeprune.target import Target
 
@@ -36,6 +36,7 @@ _FEWEST, _MOST = 24, 48
 _ALLOWED_S = 100.0
 # Percentile of unprofiled times the model is fitted to: what the machine can do undisturbed.
 PERCENTILE = 5.0
+_HARDLY_WORSE = 1.05
 
 
 def profile_network(
@@ -118,12 +119,14 @@ class _Profile:
             if not name.startswith(f"{self.signature}:") or len(whole) < ROUNDS // 2:
                 continue
             records = self.table.all("layers", name)
-            samples = np.concatenate([record["samples_ms"] for record in whole])
             variants.append(
                 Variant(
                     levels={**self.full, **records[-1]["levels"]},
-                    profiles=tuple(attribution.time_by_bucket(r["layers"]) for r in records),
-                    total_us=1e3 * float(np.percentile(samples, PERCENTILE)),
+                    profiles=tuple(
+                        attribution.time_by_bucket(record["layers"])
+                        for record in _least_disturbed(records)
+                    ),
+                    total_us=1e3 * undisturbed_ms(whole, self.target.threads),
                 )
             )
         return fit_model(attribution.parts(), variants, self.offered, self.alike, self.full)
@@ -185,6 +188,22 @@ class _Profile:
     def _tell(self, done: float, total: float, note: str) -> None:
         if self.progress is not None:
             self.progress(done, total, note)
+
+
+def _least_disturbed(records: Sequence[Record]) -> list[Record]:
+    """Profiles that are hardly worse than the best of them."""
+    best = min(record["disturbed"] for record in records)
+    return [record for record in records if record["disturbed"] <= _HARDLY_WORSE * best]
+
+
+def undisturbed_ms(records: Sequence[Mapping[str, Any]], threads: int) -> float:
+    """What an inference takes when nothing else runs, from records of whole-model rounds.
+
+    With one thread that is processor time, since the wall's clock goes on while another process
+    has the processor; a low percentile of it, since caches and memory are shared as well.
+    """
+    field = "cpu_ms" if threads == 1 else "samples_ms"
+    return float(np.percentile(np.concatenate([r[field] for r in records]), PERCENTILE))
 
 
 def _check_levels(network: "Network", levels: Mapping[str, tuple[int, ...]]) -> None:
