@@ -70,7 +70,19 @@ def compare(model: Any, inputs: Any, network: Any, keep: Any, seed: int) -> tupl
     return worst, renormalised, shrunk
 
 
-def run_case(name: str, build: Any, seeds: int) -> dict[str, Any]:
+def empty_each(model: Any, inputs: Any, network: Any) -> tuple[float, list[str]]:
+    """Take out every removable structure alone; the worst difference and the wrong ones."""
+    worst, wrong = 0.0, []
+    for name, structure in network.structures.items():
+        if structure.removable:
+            error, _, _ = compare(model, inputs, network, {name: []}, 0)
+            worst = max(worst, error)
+            if not error <= TOLERANCE:
+                wrong.append(name)
+    return worst, wrong
+
+
+def run_case(name: str, build: Any, seeds: int, empty: bool) -> dict[str, Any]:
     """One row of the table."""
     from edgeprune.graph.capture import capture
     from edgeprune.graph.network import analyse
@@ -88,6 +100,9 @@ def run_case(name: str, build: Any, seeds: int) -> dict[str, Any]:
             worst, renormalised = max(worst, error), max(renormalised, used)
             if seed == 0:
                 left = sum(p.numel() for p in shrunk.parameters())
+        if empty:
+            error, row["wrong_when_empty"] = empty_each(model, inputs, network)
+            worst = max(worst, error)
         row |= {"max_rel_diff": worst, "params_removed": 1 - left / total}
         row["renormalised"] = renormalised
         row["outcome"] = outcome(worst, bool(network.structures))
@@ -132,7 +147,7 @@ def show(row: dict[str, Any]) -> str:
         f"{row['case']:22} {row['outcome']:8} {row.get('max_rel_diff', float('nan')):9.1e} "
         f"{row.get('share_prunable', 0):8.1%} {row.get('params_removed', 0):8.1%} "
         f"{row.get('structures', 0):4} {row.get('renormalised', 0):4}  "
-        f"{row.get('error') or frozen}"
+        f"{row.get('error') or row.get('wrong_when_empty') or frozen}"
     )
 
 
@@ -142,6 +157,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help="names of cases (default: all)")
     parser.add_argument("--zoo", type=Path, default=ROOT.parent / "shared" / "zoo.py")
     parser.add_argument("--seeds", type=int, default=1, help="random choices per case")
+    parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
@@ -154,7 +170,7 @@ def main() -> int:
     )
     rows = []
     for name in options.cases or cases:
-        rows.append(run_case(name, cases[name]["build"], options.seeds))
+        rows.append(run_case(name, cases[name]["build"], options.seeds, options.empty))
         print(show(rows[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))

@@ -106,7 +106,7 @@ def _export(
             program = torch.export.export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )
-            return program.module(check_guards=False)  # type: ignore[return-value]
+            return program.module(check_guards=False)
     except Exception as error:
         raise CaptureError(_explain(error)) from error
 
@@ -254,7 +254,7 @@ def _record_dynamic_dims(graph: fx.Graph) -> None:
             continue
         dims: list[Any] = [None] * value.dim()
         for dim, size in enumerate(value.shape):
-            if not isinstance(size, torch.SymInt):
+            if str(size).isdigit():
                 continue
             if node.op == "placeholder":
                 origin.setdefault(str(size), (str(node.target), dim))

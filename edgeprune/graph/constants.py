@@ -46,6 +46,13 @@ def _written(graph: fx.Graph, states: dict[Node, Tensor]) -> set[Node]:
     return {node for node, root in roots.items() if root in dirty}
 
 
+def written_constants(graph: fx.Graph) -> set[Node]:
+    """Nodes whose storage some operator writes: their value depends on when it is read."""
+    roots = storage_roots(graph)
+    dirty = {roots[n] for node in graph.nodes if is_mutable(node) for n in node.all_input_nodes[:1]}
+    return {node for node, root in roots.items() if root in dirty}
+
+
 def _depends_on_data(graph: fx.Graph, states: dict[Node, Tensor]) -> set[Node]:
     depends: set[Node] = set()
     for node in graph.nodes:

@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.graph.capture import Captured
-from edgeprune.graph.constants import fold_constants
+from edgeprune.graph.constants import fold_constants, written_constants
 from edgeprune.graph.labels import CONSTANT, ELEMENT, FEATURE, LabelSets, frozen_labels, strip
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import argument, hint, is_mutable, op_name, output_shapes, tensor_shape
 from edgeprune.graph.rules import LABEL_RULES
+from edgeprune.graph.structure import Role
 
 _MAX_ROUNDS = 6
+_LARGEST_CONSTANT = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Cause:
 class Use:
     """How a layer uses one dimension of a parameter."""
 
-    role: str
+    role: Role
     layer: str
 
 
@@ -77,6 +79,7 @@ class Coupling:
             for node in self.graph.nodes
             if node.op == "get_attr"
         }
+        self._written = written_constants(self.graph)
         self.constants, self.impure = fold_constants(self.graph, self.states)
         self.resolving = False
         self._cause_of: dict[tuple[str, str], int] = {}
@@ -150,7 +153,8 @@ class Coupling:
     def _is_data(self, node: Node, constant: Tensor) -> bool:
         """Whether entries of a constant may be removed along with what they belong to."""
         kind = constant.is_floating_point() or constant.dtype == torch.bool
-        return kind and constant.numel() < 2_000_000 and "dynamic" not in node.meta
+        steady = "dynamic" not in node.meta and node not in self._written
+        return kind and steady and constant.numel() < _LARGEST_CONSTANT
 
     # -- what rules state
 
@@ -167,7 +171,7 @@ class Coupling:
 
     def union(self, first: Tensor, second: Tensor, reason: str = "meets frozen data") -> None:
         """Tie two label tensors elementwise, under broadcasting."""
-        a, b = torch.broadcast_tensors(first, second)
+        a, b = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
         self.sets.union(a.numpy(), b.numpy(), self.cause(reason))
 
     def tie(self, labels: Tensor, dims: Sequence[int]) -> Tensor:
@@ -194,7 +198,8 @@ class Coupling:
 
     def use(self, weight: Weight, output: int | None, input_: int | None, node: Node) -> None:
         """Record which dimension of a weight produces features and which consumes them."""
-        for dim, role in ((output, "output"), (input_, "input")):
+        roles: tuple[tuple[int | None, Role], ...] = ((output, "output"), (input_, "input"))
+        for dim, role in roles:
             if dim is not None and weight.axes[dim] >= 0:
                 key = (weight.parameter, weight.axes[dim])
                 self.uses.setdefault(key, Use(role, node.name))
@@ -249,6 +254,10 @@ class Coupling:
                 for source in node.all_input_nodes:
                     self._freeze_value(source, "the network's outputs keep their shape")
         self._node = None
+        if self.resolving:
+            for name in self.weights.keys() & self.elements.keys():
+                self.freeze_weight(self.weights[name], f"{name} is a weight and plain data, too")
+                self.freeze(self.elements[name], f"{name} is a weight and plain data, too")
 
     def _apply(self, node: Node) -> Any:
         if node in self.impure or is_mutable(node):

@@ -80,7 +80,7 @@ class EmptyRules:
         return self._note(node, self.s.add_buffer(f"constant_{node.name}", buffer), shape)
 
     def _join_rest(self, node: Node) -> Node:
-        parts: list[Any] = [p for p in node.args[0] if not self._gone(p)]  # type: ignore[union-attr]
+        parts: list[Any] = [p for p in node.all_input_nodes if not self._gone(p)]
         copies = [self.s.full(part) for part in parts]
         dim = self.s.argument(node, 1, "dim", 0)
         return self.s.graph.call_function(aten.cat.default, (copies, dim))

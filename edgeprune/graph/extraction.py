@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,14 +20,17 @@ from edgeprune.graph.layout import Dims, Layout, Units
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.structure_names import describe_families
 
+Flags = npt.NDArray[np.bool_]
 _Places = dict[Any, list[tuple[Ints | None, ...]]]
 
 
 def extract_layout(coupling: Coupling) -> tuple[Layout, dict[str, str]]:
     """The layout of all prunable classes, and the kind of every structure by its name."""
     live = _live_classes(coupling)
-    parameters = _parameter_places(coupling, live)
-    values = _value_places(coupling, live)
+    is_live = np.zeros(coupling.sets.size, bool)
+    is_live[live] = True
+    parameters = _parameter_places(coupling, is_live)
+    values = _value_places(coupling, is_live)
     families = _families(live, parameters, values, _order(coupling))
     number = np.full(coupling.sets.size, -1, np.int32)
     family = np.full(coupling.sets.size, -1, np.int32)
@@ -77,39 +81,40 @@ def _live_classes(coupling: Coupling) -> Ints:
         for labels in weight.dims
     ]
     classes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    return classes[classes != 0]
+    live: Ints = classes[classes != 0]
+    return live
 
 
-def _parameter_places(coupling: Coupling, live: Ints) -> _Places:
+def _parameter_places(coupling: Coupling, is_live: Flags) -> _Places:
     places: _Places = {}
     for name, weight in coupling.weights.items():
         dims = [coupling.sets.find(labels.numpy()) for labels in weight.dims]
-        places[name] = [tuple(d if np.isin(d, live).any() else None for d in dims)]
+        places[name] = [tuple(d if is_live[d].any() else None for d in dims)]
     for name, labels in coupling.elements.items():
         if name not in places:
-            places[name] = [_per_dimension(coupling, labels, live)]
+            places[name] = [_per_dimension(coupling, labels, is_live)]
     return {k: v for k, v in places.items() if any(d is not None for d in v[0])}
 
 
-def _value_places(coupling: Coupling, live: Ints) -> _Places:
+def _value_places(coupling: Coupling, is_live: Flags) -> _Places:
     places: _Places = {}
     for node, value in coupling.values.items():
         found: list[tuple[Ints | None, ...]] = []
         if isinstance(value, Weight):
             dims = [coupling.sets.find(labels.numpy()) for labels in value.dims]
-            found = [tuple(d if np.isin(d, live).any() else None for d in dims)]
+            found = [tuple(d if is_live[d].any() else None for d in dims)]
         elif output_shapes(node):
             parts = value if isinstance(value, tuple) else (value,)
-            found = [_per_dimension(coupling, p, live) for p in parts if isinstance(p, Tensor)]
+            found = [_per_dimension(coupling, p, is_live) for p in parts if isinstance(p, Tensor)]
         if any(d is not None for dims in found for d in dims):
             places[node] = found
     return places
 
 
-def _per_dimension(coupling: Coupling, labels: Tensor, live: Ints) -> tuple[Ints | None, ...]:
+def _per_dimension(coupling: Coupling, labels: Tensor, is_live: Flags) -> tuple[Ints | None, ...]:
     """The classes along the one dimension in which they vary."""
     classes = coupling.sets.classes(labels)
-    keep = torch.from_numpy(np.isin(classes.numpy(), live))
+    keep = torch.from_numpy(np.asarray(is_live[classes.numpy()]))
     dims: list[Ints | None] = [None] * labels.dim()
     if not bool(keep.any()):
         return tuple(dims)
@@ -135,10 +140,11 @@ def _families(live: Ints, parameters: _Places, values: _Places, rank: dict[int, 
     signature = np.zeros(size, np.uint64)
     random = np.random.default_rng(0)
     for dims in _all_dims(parameters, values):
-        counts = np.bincount(dims, minlength=size).astype(np.uint64)
+        classes, positions = np.unique(dims, return_counts=True)
+        counts = positions.astype(np.uint64)
         key = random.integers(1, 2**63, dtype=np.uint64)
         with np.errstate(over="ignore"):
-            signature += (counts * counts + counts) * key
+            signature[classes] += (counts * counts + counts) * key
     groups: dict[int, list[int]] = defaultdict(list)
     last = len(rank) + 10**9
     for label in sorted(live.tolist(), key=lambda c: (rank.get(c, last), c)):

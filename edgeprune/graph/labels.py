@@ -18,7 +18,7 @@ CONSTANT, ELEMENT, FEATURE = 0, 1, 2
 """What a label stands for: an entry of a constant, of a plain parameter, or a feature that has a
 weight row or column. Only features are structures of their own; the rest goes along."""
 
-_PYTHON_LOOP_LIMIT = 2000
+_PYTHON_LOOP_LIMIT = 200
 
 
 class LabelSets:
@@ -56,12 +56,14 @@ class LabelSets:
                 break
             roots = above
         self._parent[labels] = roots
-        return roots
+        found: Ints = roots
+        return found
 
     def find(self, labels: npt.ArrayLike) -> Ints:
         """The class of every label; 0 for frozen ones."""
         roots = self._roots(labels)
-        return np.where(self._cause[roots] != 0, 0, roots)
+        found: Ints = np.where(self._cause[roots] != 0, 0, roots)
+        return found
 
     def level(self, labels: npt.ArrayLike) -> int:
         """The highest level among the free labels, -1 if all are frozen."""
@@ -71,7 +73,8 @@ class LabelSets:
 
     def levels(self, classes: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """The level of every class."""
-        return self._level[np.asarray(classes)]
+        found: npt.NDArray[np.int8] = self._level[np.asarray(classes)]
+        return found
 
     def cause(self, labels: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """The cause that froze every label, 0 for free ones."""

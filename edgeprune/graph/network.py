@@ -41,7 +41,8 @@ class Network:
     def _node(self, name: str) -> Node:
         if name not in self._nodes:
             raise StructureError(f"the captured graph has no node {name!r}")
-        return self._nodes[name]
+        node: Node = self._nodes[name]
+        return node
 
     def shapes(self, node_name: str) -> tuple[tuple[SymbolicDim, ...], ...]:
         """Per output tensor of a node the sizes as functions of the levels, at the example shapes.

@@ -35,7 +35,7 @@ def export_onnx(
     scoped = _with_scopes(_with_static_numbers(module, tuple(example_inputs)))
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]
-    outputs = [f"output_{i}" for i in range(len(results))]  # type: ignore[arg-type]
+    outputs = [f"output_{i}" for i in range(len(results))]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

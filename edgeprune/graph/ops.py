@@ -55,6 +55,9 @@ def tensor_shape(node: Node) -> tuple[int, ...]:
 
 def output_shapes(node: Node) -> tuple[tuple[int, ...], ...]:
     """Shapes of every tensor that the node returns, at the example inputs."""
-    value = node.meta.get("val")
-    values = value if isinstance(value, tuple | list) else (value,)
-    return tuple(tuple(v.shape) for v in values if isinstance(v, torch.Tensor))
+    if "shapes" not in node.meta:
+        value = node.meta.get("val")
+        values = value if isinstance(value, tuple | list) else (value,)
+        node.meta["shapes"] = tuple(tuple(v.shape) for v in values if isinstance(v, torch.Tensor))
+    found: tuple[tuple[int, ...], ...] = node.meta["shapes"]
+    return found

@@ -161,16 +161,22 @@ class Shrinker:
 
     def run(self, state: Mapping[str, Tensor] | None = None) -> fx.GraphModule:
         """The shrunk graph module, with its own copies of all parameters."""
-        output: Node | None = None
+        self.build(state)
+        self.graph.lint()
+        return fx.GraphModule(self.root, self.graph, "Shrunk")
+
+    def build(self, state: Mapping[str, Tensor] | None = None) -> fx.Graph:
+        """The shrunk graph without dead code, and its tensors in ``root``."""
         for node in self.captured.module.graph.nodes:
             if node.op == "output":
-                output = node
+                self.graph.output(tuple(self.full(result) for result in node.args[0]))
             else:
                 self._copy(node, state)
-        assert output is not None
-        results = tuple(self.full(node) for node in output.args[0])  # type: ignore[union-attr]
-        self.graph.output(results)
-        return _finish(self.root, self.graph)
+        self.graph.eliminate_dead_code()
+        for node in list(self.graph.nodes):
+            if node.op == "get_attr" and not node.users:
+                self.graph.erase_node(node)
+        return self.graph
 
     def _copy(self, node: Node, state: Mapping[str, Tensor] | None) -> None:
         if node.op == "placeholder":
@@ -199,10 +205,9 @@ class Shrinker:
         original = operator.attrgetter(name)(self.captured.module)
         if self.shapes_only:
             kept = self.parameter_survivors(name)
-            shape = [
-                len(kept[d]) if kept and kept[d] is not None else n
-                for d, n in enumerate(original.shape)
-            ]
+            shape = list(original.shape)
+            for dim, positions in enumerate(kept):
+                shape[dim] = shape[dim] if positions is None else len(positions)
             _attach(self.root, name, torch.empty(shape, dtype=original.dtype))
             self.copies[node] = self.graph.get_attr(name)
             return
@@ -281,13 +286,3 @@ def _attach(root: nn.Module, name: str, value: Tensor) -> None:
         root.register_parameter(leaf, value)
     else:
         root.register_buffer(leaf, value)
-
-
-def _finish(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """Without dead code and without what only dead code used."""
-    graph.eliminate_dead_code()
-    for node in list(graph.nodes):
-        if node.op == "get_attr" and not node.users:
-            graph.erase_node(node)
-    graph.lint()
-    return fx.GraphModule(root, graph, "Shrunk")

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.layout import Layout
-from edgeprune.graph.structure import Role, Slot, Structure
+from edgeprune.graph.structure import Slot, Structure
 
 
 def build_structures(
@@ -22,7 +22,7 @@ def build_structures(
                 inside = (units >= start) & (units < start + count)
                 own = np.where(inside, units - start, -1).astype(np.int32)
                 use = coupling.uses.get((tensor, dim))
-                role: Role = use.role if use is not None else "vector"
+                role = use.role if use is not None else "vector"
                 layer = use.layer if use is not None else readers[tensor]
                 slots[name].append(Slot(tensor, dim, own, role, layer))
     return {

@@ -1,6 +1,6 @@
 """Tries rewritings on shapes alone, before anybody relies on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,54 @@ Constants = Mapping[Node, Any]
 
 def removable_structures(captured: Captured, layout: Layout, constants: Constants) -> set[str]:
     """Structures of which nothing need stay: the graph without them is still a graph."""
-    removable = set()
-    for name, start in layout.offsets.items():
-        stays = np.ones(sum(layout.units.values()), bool)
-        stays[start : start + layout.units[name]] = False
-        shrinker = Shrinker(captured, layout, constants, stays, shapes_only=True)
+    candidates = []
+    for name in layout.offsets:
+        shrinker = _without(captured, layout, constants, [name])
         try:
-            module = shrinker.run()
+            graph = shrinker.build()
         except StructureError:
             continue
-        if _reads_inputs(module) and find_mismatch(shrinker, module) is None:
-            removable.add(name)
-    return removable
+        if _reads_inputs(graph):
+            candidates.append(name)
+    return _shapes_hold(captured, layout, constants, candidates)
 
 
-def _reads_inputs(module: fx.GraphModule) -> bool:
+def _without(
+    captured: Captured, layout: Layout, constants: Constants, names: Sequence[str]
+) -> Shrinker:
+    stays = np.ones(sum(layout.units.values()), bool)
+    for name in names:
+        start = layout.offsets[name]
+        stays[start : start + layout.units[name]] = False
+    return Shrinker(captured, layout, constants, stays, shapes_only=True)
+
+
+def _shapes_hold(
+    captured: Captured, layout: Layout, constants: Constants, names: Sequence[str]
+) -> set[str]:
+    """Those of these structures whose removal gives the predicted shapes.
+
+    Running shapes is slow, so all are removed together, and halves are tried where that fails.
+    """
+    if not names:
+        return set()
+    shrinker = _without(captured, layout, constants, names)
+    try:
+        if find_mismatch(shrinker, shrinker.run()) is None:
+            return set(names)
+    except StructureError:
+        pass
+    if len(names) == 1:
+        return set()
+    half = len(names) // 2
+    first = _shapes_hold(captured, layout, constants, names[:half])
+    return first | _shapes_hold(captured, layout, constants, names[half:])
+
+
+def _reads_inputs(graph: fx.Graph) -> bool:
     """Whether every output still depends on the values of an input."""
     depends: set[Node] = set()
-    for node in module.graph.nodes:
+    for node in graph.nodes:
         if node.op == "placeholder" or (
             node.op == "call_function"
             and op_name(node) != "sym_size"

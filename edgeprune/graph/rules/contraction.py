@@ -39,7 +39,7 @@ def label_product(c: "Coupling", node: Node) -> Tensor | None:
     if a.dim() < 2 or b.dim() < 2:
         return None
     letters = "abcdefgh"[: max(a.dim(), b.dim()) - 2]
-    lead = tuple(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    lead = tuple(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))  # type: ignore[no-untyped-call]
     a = a.expand(lead + tuple(a.shape[-2:]))
     b = b.expand(lead + tuple(b.shape[-2:]))
     return contract(c, node, a, letters + "ij", b, letters + "jk", letters + "ik")
@@ -69,12 +69,12 @@ def label_outer(c: "Coupling", node: Node) -> Any:
 @labels("einsum")
 def label_einsum(c: "Coupling", node: Node) -> Any:
     """A product of two operands, one of which may be a weight."""
-    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
-    if len(operands) != 2 or "." in equation or "->" not in equation:  # type: ignore[arg-type]
+    equation, operands = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
+    if len(operands) != 2 or "." in equation or "->" not in equation:
         return None
     inputs, out = equation.split("->")
     first, second = inputs.split(",")
-    left, right = operands  # type: ignore[misc]
+    left, right = (operand for operand in operands if isinstance(operand, Node))
     if any(len(set(part)) != len(part) for part in (first, second, out)):
         return None
     if c.is_parameter(left) and not c.is_parameter(right):
@@ -166,7 +166,11 @@ def _combine(c: "Coupling", node: Node, p: _Product) -> Tensor:
     a, b = c.tie(p.a, p.only_a), c.tie(p.b, p.only_b)
     c.union(a, b)
     c.tie(b, p.summed)
-    return c.tie(a, p.summed)
+    tied = c.tie(a, p.summed)
+    if all(tied.size(d) == 1 for d in p.batch):
+        # Without heads the sum is zero, not gone, when its operands are.
+        return torch.zeros([1] * tied.dim(), dtype=torch.int64)
+    return tied
 
 
 def _pass_through(c: "Coupling", p: _Product) -> Tensor:
@@ -182,7 +186,9 @@ def _pass_through(c: "Coupling", p: _Product) -> Tensor:
         loser, winner = (a, b) if few_a else (b, a)
         c.freeze(loser, "meets other features in an outer product")
         return winner
-    return a if c.varies(a, p.only_a) else b
+    rest, result = (b, a) if c.varies(a, p.only_a) else (a, b)
+    c.freeze(rest, "meets other features in a product")
+    return result
 
 
 def _wait(c: "Coupling", node: Node, p: _Product) -> Tensor:

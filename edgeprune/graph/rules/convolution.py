@@ -31,9 +31,9 @@ def label_convolution(c: "Coupling", node: Node) -> Any:
     space = list(range(2, x.dim()))
     for dim in space:
         c.freeze(weight.dims[dim], "kernel positions stay")
-    if x.size(1) > 1 and c.varies(x, space) and not c.varies(x, [1]):
-        if all(len(weight.dims[d]) == 1 for d in space):
-            return _mixing(c, x, weight, bias, shape)
+    pointwise = all(len(weight.dims[d]) == 1 for d in space)
+    if pointwise and x.size(1) > 1 and c.varies(x, space) and not c.varies(x, [1]):
+        return _mixing(c, x, weight, bias, shape)
     channels = c.tie(x, [d for d in range(x.dim()) if d != 1]).reshape(-1).expand(x.size(1))
     out = _channels(c, node, channels, weight, groups, shape[1])
     if bias is not None:

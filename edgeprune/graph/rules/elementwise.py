@@ -13,131 +13,33 @@ from edgeprune.graph.rules.registry import labels
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
 
-UNARY = [
-    "contiguous",
-    "clone",
-    "to",
-    "detach",
-    "lift_fresh_copy",
-    "lift_fresh",
-    "relu",
-    "gelu",
-    "silu",
-    "sigmoid",
-    "tanh",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "relu6",
-    "elu",
-    "leaky_relu",
-    "softplus",
-    "exp",
-    "log",
-    "log2",
-    "log10",
-    "sqrt",
-    "rsqrt",
-    "neg",
-    "abs",
-    "sin",
-    "cos",
-    "square",
-    "reciprocal",
-    "sign",
-    "ceil",
-    "floor",
-    "round",
-    "trunc",
-    "frac",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "mish",
-    "selu",
-    "erf",
-    "erfc",
-    "bitwise_not",
-    "logical_not",
-    "logit",
-    "log1p",
-    "expm1",
-    "tan",
-    "atan",
-    "asin",
-    "acos",
-    "sinh",
-    "cosh",
-    "celu",
-    "softsign",
-    "isnan",
-    "isinf",
-    "isfinite",
-    "log_sigmoid",
-    "logsigmoid",
-    "nan_to_num",
-    "type_as",
-    "_to_copy",
-    "float",
-    "zero",
-    "threshold",
-    "hardshrink",
-    "softshrink",
-    "tanhshrink",
-    "exp2",
-    "positive",
-    "alias",
-    "dropout",
-    "feature_dropout",
-]
+UNARY = (
+    "contiguous", "clone", "to", "detach", "lift_fresh_copy", "lift_fresh", "relu", "gelu", "silu",
+    "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "relu6", "elu", "leaky_relu",
+    "softplus", "exp", "log", "log2", "log10", "sqrt", "rsqrt", "neg", "abs", "sin", "cos",
+    "square", "reciprocal", "sign", "ceil", "floor", "round", "trunc", "frac", "clamp",
+    "clamp_min", "clamp_max", "mish", "selu", "erf", "erfc", "bitwise_not", "logical_not", "logit",
+    "log1p", "expm1", "tan", "atan", "asin", "acos", "sinh", "cosh", "celu", "softsign", "isnan",
+    "isinf", "isfinite", "log_sigmoid", "logsigmoid", "nan_to_num", "type_as", "_to_copy", "float",
+    "zero", "threshold", "hardshrink", "softshrink", "tanhshrink", "exp2", "positive", "alias",
+    "dropout", "feature_dropout",
+)  # fmt: skip
 
-BINARY = [
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "pow",
-    "maximum",
-    "minimum",
-    "rsub",
-    "ge",
-    "gt",
-    "le",
-    "lt",
-    "eq",
-    "ne",
-    "where",
-    "masked_fill",
-    "__and__",
-    "__or__",
-    "__xor__",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-    "bitwise_and",
-    "bitwise_or",
-    "bitwise_xor",
-    "floor_divide",
-    "remainder",
-    "atan2",
-    "fmod",
-    "fmax",
-    "fmin",
-    "copy",
-    "fill",
-    "lerp",
-    "addcmul",
-    "addcdiv",
-    "xlogy",
-    "true_divide",
-    "hypot",
-]
+BINARY = (
+    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "rsub", "ge", "gt", "le", "lt", "eq",
+    "ne", "where", "masked_fill", "__and__", "__or__", "__xor__", "logical_and", "logical_or",
+    "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "floor_divide", "remainder",
+    "atan2", "fmod", "fmax", "fmin", "copy", "fill", "lerp", "addcmul", "addcdiv", "xlogy",
+    "true_divide", "hypot",
+)  # fmt: skip
 
 
 @labels(*UNARY)
 def label_unary(c: "Coupling", node: Node) -> Any:
-    """The labels of the operand; a weight scaled or cast stays a weight."""
-    weight = c.values.get(node.args[0])  # type: ignore[call-overload]
+    """The labels of the operand; a weight that is cast or copied stays a weight."""
+    from edgeprune.graph.rules.movement import weight_behind
+
+    weight = weight_behind(c, node)
     return weight if weight is not None else c.labels(node.args[0])
 
 
@@ -152,7 +54,7 @@ def label_binary(c: "Coupling", node: Node) -> Any:
     operands = [c.labels(a) for a in node.args if isinstance(a, Node) and _is_tensor(a)]
     result = operands[0]
     for operand in operands[1:]:
-        shape = tuple(torch.broadcast_shapes(result.shape, operand.shape))
+        shape = tuple(torch.broadcast_shapes(result.shape, operand.shape))  # type: ignore[no-untyped-call]
         result = tie_broadcast(c, result, operand, shape)
     return result.expand(c.shape(node))
 

@@ -13,32 +13,12 @@ if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling, Weight
     from edgeprune.graph.shrinker import Shrinker
 
-_DIRECT = [
-    "unsqueeze",
-    "split",
-    "chunk",
-    "split_with_sizes",
-    "tensor_split",
-    "unbind",
-    "narrow",
-    "movedim",
-    "flip",
-    "roll",
-    "tile",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "slice",
-    "select",
-    "numpy_T",
-    "mT",
-    "mH",
-    "rot90",
-    "meshgrid",
-    "unfold",
-    "repeat_interleave",
-    "diagonal",
-]
+_DIRECT = (
+    "unsqueeze", "split", "chunk", "split_with_sizes", "tensor_split", "narrow",
+    "movedim", "flip", "tile", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "slice", "select", "mT", "repeat_interleave",
+
+)  # fmt: skip
 
 
 @labels(*_DIRECT)
@@ -49,9 +29,20 @@ def label_moved(c: "Coupling", node: Node) -> Any:
         weight = moved_weight(c, node)
         if weight is not None:
             return weight
-    if name == "meshgrid" or (name == "repeat_interleave" and isinstance(node.args[1], Node)):
+    if name == "repeat_interleave" and isinstance(node.args[1], Node):
         return None
     return run_on_labels(c, node, c.labels(node.args[0]))
+
+
+@labels("unbind", "roll", "unfold")
+def label_positional(c: "Coupling", node: Node) -> Any:
+    """Operators that count positions: along their dimension nothing may be lost in part."""
+    x = c.labels(node.args[0])
+    given = c.argument(node, {"unbind": 1, "roll": 2}.get(op_name(node), 1), "dim", 0)
+    dims = list(given) if isinstance(given, list | tuple) else [given]
+    if c.resolving and x.dim():
+        c.tie(x, [d % x.dim() for d in dims] or list(range(x.dim())))
+    return run_on_labels(c, node, x)
 
 
 @labels("permute", "transpose", "t", "squeeze")
@@ -95,13 +86,16 @@ def becomes_weight(node: Node) -> bool:
     return False
 
 
-def _weight_of(c: "Coupling", node: Node) -> "Weight | None":
+def weight_behind(c: "Coupling", node: Node) -> "Weight | None":
+    """The weight that an operator moves, scales or casts on its way to a layer."""
     from edgeprune.graph.coupling import Weight
 
     source = node.args[0]
-    if isinstance(c.values.get(source), Weight):  # type: ignore[call-overload]
+    if not isinstance(source, Node):
+        return None
+    if isinstance(c.values.get(source), Weight):
         return c.weight(source)
-    if c.is_parameter(source) and c.states[source].dim() >= 2 and becomes_weight(node):  # type: ignore[index]
+    if c.is_parameter(source) and c.states[source].dim() >= 2 and becomes_weight(node):
         return c.weight(source)
     return None
 
@@ -110,7 +104,7 @@ def moved_weight(c: "Coupling", node: Node) -> "Weight | None":
     """A transposed, permuted, squeezed or unsqueezed weight; None if it is not a weight."""
     from edgeprune.graph.coupling import Weight
 
-    weight = _weight_of(c, node)
+    weight = weight_behind(c, node)
     if weight is None:
         return None
     rank, name = len(weight.dims), op_name(node)
@@ -143,7 +137,7 @@ def scaled_weight(c: "Coupling", node: Node) -> "Weight | None":
     others = [a for a in node.args[1:] if isinstance(a, Node)]
     if any(isinstance(a.meta["val"], Tensor) and a.meta["val"].numel() != 1 for a in others):
         return None
-    return _weight_of(c, node)
+    return weight_behind(c, node)
 
 
 # -- how the calls shrink

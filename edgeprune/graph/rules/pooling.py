@@ -10,34 +10,17 @@ from edgeprune.graph.rules.registry import labels
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
 
-_POOLS = [
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_nearest3d",
-    "upsample_linear1d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_trilinear3d",
-    "_upsample_nearest_exact2d",
+_POOLS = (
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "upsample_nearest1d",
+    "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
+    "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact2d",
     "_upsample_bilinear2d_aa",
-]
-_WITH_INDICES = [
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
-    "max_pool2d_with_indices",
-    "max_pool1d_with_indices",
-    "max_pool3d_with_indices",
-]
+)  # fmt: skip
+_WITH_INDICES = (
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool2d_with_indices",
+    "max_pool1d_with_indices", "max_pool3d_with_indices",
+)  # fmt: skip
 
 
 def _space(name: str, rank: int) -> list[int]:

@@ -12,21 +12,13 @@ from edgeprune.graph.rules.registry import labels
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
 
-_REDUCTIONS = [
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "var",
-    "std",
-    "linalg_vector_norm",
-    "norm",
-    "prod",
-    "any",
-    "all",
-    "logsumexp",
-]
-_SELECTING = ["max", "min", "argmax", "argmin", "topk", "sort", "median", "mode", "kthvalue"]
+_REDUCTIONS = (
+    "mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod", "any",
+    "all", "logsumexp",
+)  # fmt: skip
+_SELECTING = (
+    "max", "min", "argmax", "argmin", "topk", "sort", "median", "mode", "kthvalue",
+)  # fmt: skip
 _STATISTICS = {"mean", "sum", "var", "std", "linalg_vector_norm", "norm"}
 _DIM_POSITION = {"linalg_vector_norm": 2, "norm": 2, "topk": 2, "kthvalue": 2}
 

@@ -1,17 +1,23 @@
 """Views, reshapes and expansions: labels move; sizes that changed are written anew."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Node
 
+from edgeprune.graph.labels import CONSTANT
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.movement import run_on_labels
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
     from edgeprune.graph.shrinker import Shrinker
+
+
+_MAX_COPIES = 1 << 16
 
 
 @labels("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "_unsafe_view")
@@ -22,10 +28,24 @@ def label_reshaped(c: "Coupling", node: Node) -> Any:
     return c.labels(node.args[0]).reshape(c.shape(node))
 
 
-@labels("expand", "expand_as", "broadcast_to")
+@labels("expand", "broadcast_to")
 def label_expanded(c: "Coupling", node: Node) -> Any:
-    """The labels, expanded."""
-    return c.labels(node.args[0]).expand(c.shape(node))
+    """The labels, expanded. Copies of data that has none may be as many as there are features."""
+    x, shape = c.labels(node.args[0]), c.shape(node)
+    copies = [1] * (len(shape) - x.dim()) + list(x.shape)
+    grown = [d for d, size in enumerate(copies) if size == 1 and shape[d] > 1]
+    count = math.prod(shape[d] for d in grown)
+    data = c.level(x) < 0 and node.meta["val"].is_floating_point() and "dynamic" not in node.meta
+    if not grown or not data or count > _MAX_COPIES:
+        return x.expand(shape)
+    labels_ = c.sets.fresh(count, f"{node.name}:copies", CONSTANT)
+    return labels_.reshape([shape[d] if d in grown else 1 for d in range(len(shape))]).expand(shape)
+
+
+@labels("expand_as")
+def label_expanded_as(c: "Coupling", node: Node) -> Any:
+    """Expanded to the shape of another value, whose labels the copies therefore have."""
+    return tie_broadcast(c, c.labels(node.args[0]), c.labels(node.args[1]), c.shape(node))
 
 
 @labels("repeat")
