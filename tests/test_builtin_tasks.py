@@ -78,7 +78,7 @@ def test_digits_keeps_what_it_is_judged_on_out_of_its_batches(digits: LoadedTask
 
 @pytest.mark.slow
 def test_the_dense_digits_network_is_good(digits: LoadedTask) -> None:
-    assert digits.quality(in_torch(digits.model())) > 0.97
+    assert digits.quality(in_torch(digits.model())) > 0.95
 
 
 # image classification --------------------------------------------------------------------------
