@@ -1,8 +1,9 @@
-"""From sums of parts to whole-model times: a quadratic, and what each kind of part is off by.
+"""What unprofiled times of whole variants say about each kind of part, and about their sum.
 
-The profile of a layer is taken with counters on and rounded to microseconds, so a kind of layer
-may be off as a whole; unprofiled times of whole variants say by how much. Those terms are
-shrunk towards zero, as strongly as leaving out one variant at a time finds best.
+A profile is taken with counters on, rounded to microseconds, and on a busy machine disturbed, so
+the time of a kind of part may be off in scale, in its fixed cost and in its slope. Those terms
+are shrunk towards zero, as strongly as leaving out one variant at a time finds best: hardly used
+where the profile is good, and a regression on whole-model times where it is not.
 """
 
 from dataclasses import dataclass
@@ -11,61 +12,100 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.latency.surface import Sizes, Surface
+
 Floats = npt.NDArray[np.float64]
 
-# Allowed size of the terms of a kind, relative to its time; zero uses none of them.
-_ALLOWED = (0.0, 0.01, 0.02, 0.05, 0.1)
+# Allowed size of a kind's terms, relative to the time of one such part; zero uses none of them.
+_ALLOWED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
 # Noise of a whole-model time, and the room of the quadratic's own terms.
 _NOISE = 0.01
 _QUADRATIC_ROOM = 0.1
 _OUTLIER = 3.0
+_TERMS = 3
+
+
+@dataclass(frozen=True)
+class CorrectedSurface:
+    """A surface with the terms that whole-model times added to it; a part that is gone stays so.
+
+    Attributes:
+        surface: From profiles.
+        most: The sizes of the dense part.
+        scale: Factor of the surface.
+        fixed_us: Added where the part is there at all.
+        slope_us: Added in proportion to the product of its sizes, this much at ``most``.
+    """
+
+    surface: Surface
+    most: tuple[int, ...]
+    scale: float = 1.0
+    fixed_us: float = 0.0
+    slope_us: float = 0.0
+
+    def predict(self, sizes: Sizes) -> Floats:
+        """Microseconds at ``sizes`` of shape (points, axes)."""
+        us, there, product = self.terms(sizes)
+        return np.maximum(self.scale * us + self.fixed_us * there + self.slope_us * product, 0.0)
+
+    def terms(self, sizes: Sizes) -> tuple[Floats, Floats, Floats]:
+        """The surface, whether the part is there, and its relative product of sizes."""
+        points = np.atleast_2d(np.asarray(sizes, np.int64))
+        there = np.all(points > 0, axis=1).astype(np.float64)
+        product = np.prod(points / np.maximum(np.array(self.most, np.float64), 1.0), axis=1)
+        return self.surface.predict(points), there, product * there
 
 
 @dataclass(frozen=True)
 class Correction:
-    """``total = c + a * s + b * s**2`` of the sum ``s`` that already holds the kinds' terms.
+    """Terms by kind of part, and ``total = c + a * s + b * s**2`` of the corrected sum ``s``.
 
     Attributes:
-        kinds: Relative change of the time of each kind of part.
+        terms: Shape (kinds, 3): change of scale, fixed time and slope in microseconds.
         emptied_us: Time to add for each emptied structure, by kind of structure.
         quadratic: ``(c, a, b)`` in microseconds.
         left_out: Relative errors of each variant when it is left out of the fit.
+        allowed: The strength of the terms that was found best.
     """
 
-    kinds: Floats
+    terms: Floats
     emptied_us: Floats
     quadratic: tuple[float, float, float]
     left_out: Floats
+    allowed: float
 
 
-def fit_correction(kind_us: Floats, emptied: Floats, total_us: Floats) -> Correction:
+def fit_correction(
+    kind_terms: Floats, typical_us: Floats, emptied: Floats, total_us: Floats
+) -> Correction:
     """Fit to whole-model times, in relative terms.
 
     Args:
-        kind_us: Shape (variants, kinds of part): what the surfaces say.
+        kind_terms: Shape (variants, kinds, 3): ``CorrectedSurface.terms``, summed over the parts.
+        typical_us: Shape (kinds,): time of one part of each kind.
         emptied: Shape (variants, kinds of structure): how many are emptied.
         total_us: Shape (variants,): measured.
     """
-    unit_us = _emptied_unit_us(kind_us, emptied)
-    extra = np.hstack([kind_us, emptied * unit_us])
-    fits = [_ridge(kind_us.sum(axis=1), extra, total_us, allowed) for allowed in _ALLOWED]
-    # The median resists the single variant that a noisy neighbour hit.
+    kinds = len(typical_us)
+    s = kind_terms[:, :, 0].sum(axis=1)
+    units = np.stack([np.ones(kinds), typical_us, typical_us], axis=1)
+    emptied_unit_us = float(np.median(typical_us)) if kinds else 1.0
+    extra = np.hstack(
+        [(kind_terms * units).reshape(len(s), kinds * _TERMS), emptied * emptied_unit_us]
+    )
+    fits = [_ridge(s, extra, total_us, allowed) for allowed in _ALLOWED]
     best = min(range(len(fits)), key=lambda i: (round(_score(fits[i][1]), 5), i))
     weights, left_out = fits[best]
     slope = weights[1]
-    count = kind_us.shape[1]
-    kinds, emptied_us = weights[3 : 3 + count] / slope, weights[3 + count :] * unit_us / slope
-    corrected = kind_us @ (1 + kinds) + emptied @ emptied_us
-    return Correction(kinds, emptied_us, _quadratic(corrected, total_us), left_out)
-
-
-def _emptied_unit_us(kind_us: Floats, emptied: Floats) -> Floats:
-    """A typical time of one structure of each kind, in which to count what emptying leaves."""
-    most = np.maximum(emptied.max(axis=0, initial=1.0), 1.0)
-    return np.asarray(float(np.median(kind_us.sum(axis=1))) / most / 2)
+    terms = weights[3 : 3 + kinds * _TERMS].reshape(kinds, _TERMS) * units / slope
+    emptied_us = weights[3 + kinds * _TERMS :] * emptied_unit_us / slope
+    corrected = s + np.einsum("vkt,kt->v", kind_terms, terms) + emptied @ emptied_us
+    quadratic = _quadratic(corrected, total_us)
+    return Correction(terms, emptied_us, quadratic, left_out, _ALLOWED[best])
 
 
 def _score(left_out: Floats) -> float:
+    """Root mean square that a single variant hit by a noisy neighbour does not decide."""
     return float(np.sqrt(np.mean(np.minimum(left_out, _OUTLIER * np.median(left_out)) ** 2)))
 
 
@@ -74,7 +114,8 @@ def _ridge(s: Floats, extra: Floats, total: Floats, allowed: float) -> tuple[Flo
     scale = float(np.median(total))
     columns = np.column_stack([np.full(len(s), scale), s, s * s / scale, extra]) / total[:, None]
     room = np.full(columns.shape[1], max(allowed, 1e-9))
-    room[:3] = (_QUADRATIC_ROOM, 10.0, _QUADRATIC_ROOM)
+    # With terms of their own the kinds can scale everything; without, the slope has to.
+    room[:3] = (_QUADRATIC_ROOM, _QUADRATIC_ROOM if allowed else 10.0, _QUADRATIC_ROOM)
     prior = np.zeros(columns.shape[1])
     prior[1] = 1.0
     trust = np.ones(len(s))

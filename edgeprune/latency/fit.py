@@ -2,19 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.latency.attribution import Part
-from edgeprune.latency.correction import fit_correction
+from edgeprune.latency.correction import CorrectedSurface, fit_correction
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.signature import Bucket
 from edgeprune.latency.surface import Surface, fit_surface
 from edgeprune.latency.tabulation import Tabulation
 
 Floats = npt.NDArray[np.float64]
+
+# Relative error of a part's time in one profile, and what disturbance adds to it.
+_PROFILE_NOISE = 0.03
+_DISTURBED_NOISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Variant:
     Attributes:
         levels: Level of every structure.
         profiles: Repeated per-layer profiles, in microseconds by bucket.
+        disturbed: Of each profile, time on the wall over time on the processor.
         total_us: Unprofiled time of the whole model.
     """
 
     levels: dict[str, int]
     profiles: tuple[dict[Bucket, float], ...]
+    disturbed: tuple[float, ...]
     total_us: float
 
 
@@ -48,21 +54,26 @@ def fit_model(
         alike: Structures with equal values share what emptying one costs.
         full: Dense level of every structure.
     """
-    surfaces = _fit_surfaces(parts, variants)
+    surfaces = fit_surfaces(parts, variants)
     kinds = list(surfaces)
-    kind_us = np.zeros((len(variants), len(kinds)))
+    plain = {part.kind: CorrectedSurface(surfaces[part.kind], _most(part, full)) for part in parts}
+    kind_terms = np.zeros((len(variants), len(kinds), 3))
     for part in parts:
         sizes = np.array([part.sizes(v.levels) for v in variants], np.int64)
-        us = surfaces[part.kind].predict(sizes.reshape(len(variants), -1))
-        kind_us[:, kinds.index(part.kind)] += us
+        terms = plain[part.kind].terms(sizes.reshape(len(variants), -1))
+        kind_terms[:, kinds.index(part.kind)] += np.stack(terms, axis=1)
+    typical_us = np.array([plain[kind].predict(np.array([plain[kind].most]))[0] for kind in kinds])
     groups = sorted({alike[name] for name, levels in offered.items() if 0 in levels})
     emptied = _count_emptied(variants, offered, alike, groups)
     total_us = np.array([variant.total_us for variant in variants])
-    correction = fit_correction(kind_us, emptied, total_us)
-    scales = dict(zip(kinds, 1 + correction.kinds, strict=True))
+    correction = fit_correction(kind_terms, typical_us, emptied, total_us)
     tabulation = Tabulation(offered, full)
     for part in parts:
-        tabulation.add(part, surfaces[part.kind], scales[part.kind])
+        scale, fixed_us, slope_us = correction.terms[kinds.index(part.kind)]
+        tabulation.add(
+            part,
+            replace(plain[part.kind], scale=1 + scale, fixed_us=fixed_us, slope_us=slope_us),
+        )
     for name, levels in offered.items():
         if 0 in levels:
             tabulation.add_emptied(name, correction.emptied_us[groups.index(alike[name])])
@@ -70,37 +81,40 @@ def fit_model(
     model = tabulation.model((c / 1e3, a, b * 1e3))
     model.figures.update(_figures(model, variants, correction.left_out))
     model.figures["pairwise_error_us"] = tabulation.error_us
+    model.figures["correction_strength"] = correction.allowed
     return model
 
 
-def _fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[str, Surface]:
-    """A surface for every kind of part, from the samples of all parts of that kind."""
-    sizes: dict[str, list[list[int]]] = defaultdict(list)
-    times: dict[str, list[float]] = defaultdict(list)
-    for variant in variants:
-        shared = _whole_times(variant)
-        for part in parts:
-            sizes[part.kind].append(part.sizes(variant.levels))
-            times[part.kind].append(shared.get(part.bucket, 0.0))
-    return {
-        kind: fit_surface(np.array(sizes[kind], np.int64), np.array(times[kind])) for kind in sizes
-    }
+def _most(part: Part, full: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(part.sizes(full))
 
 
-def _whole_times(variant: Variant) -> dict[Bucket, float]:
-    """The whole time dealt out by the profiles' shares.
+def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[str, Surface]:
+    """A surface for every kind of part, from the profiles of all parts of that kind.
 
-    Only shares are taken from a profile, so one taken while the machine was slow counts as well.
+    Only shares are taken from a profile, and dealt out of the unprofiled time of the whole: what
+    slows a machine down while it profiles falls on all parts alike.
     """
-    scaled = []
-    for profile in variant.profiles:
-        factor = variant.total_us / max(sum(profile.values()), 1e-9)
-        scaled.append({bucket: us * factor for bucket, us in profile.items()})
-    buckets = {bucket for profile in scaled for bucket in profile}
-    return {
-        bucket: float(np.median([profile.get(bucket, 0.0) for profile in scaled]))
-        for bucket in buckets
-    }
+    rows = [(variant, profile) for variant in variants for profile in variant.profiles]
+    disturbed = np.array([value for variant in variants for value in variant.disturbed])
+    noise = _PROFILE_NOISE + _DISTURBED_NOISE * np.maximum(disturbed - 1, 0)
+    members: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        members[part.kind].append(part)
+    surfaces = {}
+    for kind, alike in members.items():
+        sizes = [part.sizes(variant.levels) for variant, _ in rows for part in alike]
+        times = [
+            profile.get(part.bucket, 0.0) * variant.total_us / max(sum(profile.values()), 1e-9)
+            for variant, profile in rows
+            for part in alike
+        ]
+        surfaces[kind] = fit_surface(
+            np.array(sizes, np.int64).reshape(len(times), -1),
+            np.array(times),
+            np.repeat(noise, len(alike)),
+        )
+    return surfaces
 
 
 def _count_emptied(

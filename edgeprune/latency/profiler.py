@@ -118,14 +118,12 @@ class _Profile:
             whole = self.table.all("whole", name)
             if not name.startswith(f"{self.signature}:") or len(whole) < ROUNDS // 2:
                 continue
-            records = self.table.all("layers", name)
+            records = _least_disturbed(self.table.all("layers", name))
             variants.append(
                 Variant(
                     levels={**self.full, **records[-1]["levels"]},
-                    profiles=tuple(
-                        attribution.time_by_bucket(record["layers"])
-                        for record in _least_disturbed(records)
-                    ),
+                    profiles=tuple(attribution.time_by_bucket(r["layers"]) for r in records),
+                    disturbed=tuple(record["disturbed"] for record in records),
                     total_us=1e3 * undisturbed_ms(whole, self.target.threads),
                 )
             )

@@ -20,10 +20,10 @@ Sizes = npt.NDArray[np.int64]
 _BLOCKS = (16, 32, 64)
 # Strengths of the process tried, in units of the samples' own noise.
 _STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0)
-# A time is known to a part of itself and to a part of the clock's microsecond.
-_RELATIVE = 0.03
+# Of the clock's microsecond.
 _ABSOLUTE_US = 0.3
 _OUTLIER = 3.0
+_REWEIGHTINGS = 4
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,20 @@ class Surface:
         return result
 
 
-def fit_surface(sizes: Sizes, us: Floats) -> Surface:
+def fit_surface(sizes: Sizes, us: Floats, noise: Floats) -> Surface:
     """Fit the time of a part to samples.
 
     Args:
         sizes: Shape (samples, axes): the sizes that levels decide, in channels.
         us: Shape (samples,): measured microseconds.
+        noise: Shape (samples,): relative error to expect of each, beside the clock's own.
     """
     points = np.asarray(sizes, np.int64).reshape(len(us), -1)
     patches: dict[tuple[bool, ...], _Patch] = {}
     for row in np.unique(points > 0, axis=0):
         alive = tuple(bool(value) for value in row)
         chosen = np.all((points > 0) == row, axis=1)
-        patches[alive] = _fit_patch(points[chosen][:, list(alive)], us[chosen])
+        patches[alive] = _fit_patch(points[chosen][:, list(alive)], us[chosen], noise[chosen])
     return Surface(patches)
 
 
@@ -77,32 +78,47 @@ class _Patch:
         return np.maximum(mean + covariance @ self.coefficients, 0.0)
 
 
-def _fit_patch(points: Sizes, us: Floats) -> _Patch:
-    from scipy.optimize import nnls
-
-    cells, values, noise = _cells(points, us)
+def _fit_patch(points: Sizes, us: Floats, relative: Floats) -> _Patch:
+    cells, values, noise = _cells(points, us, relative)
     features = _features(cells)
-    scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
-    rows = features / scale / noise[:, None]
-    # A little ridge keeps the choice among nearly equal columns steady.
-    ridge = 1e-3 * np.sqrt(len(cells)) * np.eye(features.shape[1])
-    weights, _ = nnls(
-        np.vstack([rows, ridge]), np.concatenate([values / noise, np.zeros(len(ridge))])
-    )
-    weights = weights / scale
-    residuals = values - features @ weights
-    residuals = _limit_outliers(residuals, noise)
-    strengths, coefficients = _fit_process(cells, residuals, noise)
+    weights, trust = _robust_weights(features, values, noise)
+    noise = noise / np.sqrt(trust)
+    strengths, coefficients = _fit_process(cells, values - features @ weights, noise)
     return _Patch(weights, cells, coefficients, strengths)
 
 
-def _cells(points: Sizes, us: Floats) -> tuple[Sizes, Floats, Floats]:
+def _robust_weights(features: Floats, values: Floats, noise: Floats) -> tuple[Floats, Floats]:
+    """Non-negative weights of the columns, and how far each cell is trusted (0 to 1).
+
+    What disturbs a measurement makes it longer, so cells above the fit lose trust faster.
+    """
+    from scipy.optimize import nnls
+
+    scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
+    # A little ridge keeps the choice among nearly equal columns steady.
+    ridge = 1e-3 * np.sqrt(len(values)) * np.eye(features.shape[1])
+    trust = np.ones(len(values))
+    for _ in range(_REWEIGHTINGS):
+        root = np.sqrt(trust) / noise
+        weights, _ = nnls(
+            np.vstack([features / scale * root[:, None], ridge]),
+            np.concatenate([values * root, np.zeros(len(ridge))]),
+        )
+        off = (values - features @ (weights / scale)) / noise
+        bound = _OUTLIER * max(1.4826 * float(np.median(np.abs(off))), 1.0)
+        trust = np.minimum(1.0, (bound / np.maximum(np.abs(off), 1e-9)) ** np.where(off > 0, 2, 1))
+    return weights / scale, np.maximum(trust, 1e-3)
+
+
+def _cells(points: Sizes, us: Floats, relative: Floats) -> tuple[Sizes, Floats, Floats]:
     """Samples with equal sizes put together: sizes, median, standard error of each."""
     cells, owner = np.unique(points, axis=0, return_inverse=True)
     owner = owner.reshape(-1)
-    values = np.array([np.median(us[owner == i]) for i in range(len(cells))])
-    counts = np.bincount(owner, minlength=len(cells))
-    return cells, values, (_RELATIVE * values + _ABSOLUTE_US) / np.sqrt(counts)
+    groups = [np.flatnonzero(owner == i) for i in range(len(cells))]
+    values = np.array([np.median(us[group]) for group in groups])
+    errors = [np.median(relative[group]) / np.sqrt(len(group)) for group in groups]
+    counts = np.array([len(group) for group in groups])
+    return cells, values, np.array(errors) * values + _ABSOLUTE_US / np.sqrt(counts)
 
 
 def _features(points: Sizes) -> Floats:
@@ -125,12 +141,6 @@ def _terms(size: npt.NDArray[Any]) -> list[Floats]:
     stairs = [np.ceil(line / block) * block - line for block in _BLOCKS]
     broken = [(size % block != 0).astype(np.float64) for block in _BLOCKS[:2]]
     return [np.ones(len(line)), line, *stairs, *broken]
-
-
-def _limit_outliers(residuals: Floats, noise: Floats) -> Floats:
-    spread = 1.4826 * float(np.median(np.abs(residuals / noise))) + 1e-9
-    bound = _OUTLIER * max(spread, 1.0) * noise
-    return np.clip(residuals, -bound, bound)
 
 
 def _covariance(first: Sizes, second: Sizes, strengths: tuple[float, float]) -> Floats:

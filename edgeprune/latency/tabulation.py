@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.latency.attribution import Part
+from edgeprune.latency.correction import CorrectedSurface
 from edgeprune.latency.model import Joint, LatencyModel
 from edgeprune.latency.projection import Terms, project
-from edgeprune.latency.surface import Surface
 
 Offered = Mapping[str, tuple[int, ...]]
 
@@ -28,20 +28,20 @@ class Tabulation:
         # Parts of one kind differ in nothing but the names of their structures.
         self._known: dict[Any, Terms] = {}
 
-    def add(self, part: Part, surface: Surface, scale: float) -> None:
-        """Add a part whose time is ``scale`` times the surface."""
+    def add(self, part: Part, surface: CorrectedSurface) -> None:
+        """Add a part whose time is the surface."""
         names = tuple(name for name in part.bucket if name in self.offered)
         fixed = part.sizes({**self.full, **dict.fromkeys(names, 0)})
         counts = [[dict(axis.counts).get(name, 0) for axis in part.axes] for name in names]
         levels = [self.offered[name] for name in names]
         key = (part.kind, tuple(fixed), str(counts), tuple(levels))
         if key not in self._known:
-            self._known[key] = self._project(surface, scale, fixed, counts, levels)
+            self._known[key] = self._project(surface, fixed, counts, levels)
         terms = self._known[key]
         self._include(self._sum, terms, names)
         if len(names) > 2:
             self._include(self._approximated, terms, names)
-            self._joint.append(self._exact(part, names, surface, scale))
+            self._joint.append(self._exact(part, names, surface))
 
     def add_emptied(self, name: str, us: float) -> None:
         """Add what emptying a structure leaves behind elsewhere."""
@@ -67,8 +67,7 @@ class Tabulation:
 
     def _project(
         self,
-        surface: Surface,
-        scale: float,
+        surface: CorrectedSurface,
         fixed: list[int],
         counts: list[list[int]],
         levels: list[tuple[int, ...]],
@@ -79,7 +78,7 @@ class Tabulation:
 
         def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
             sizes = start + points @ weights
-            return scale * surface.predict(sizes) / 1e3
+            return surface.predict(sizes) / 1e3
 
         # Structures that share a size with others are residual streams, seldom cut far.
         shared = [str(i) for i in range(len(levels)) if _shares_an_axis(weights, i)]
@@ -102,7 +101,7 @@ class Tabulation:
             for cell, ms in cells.items():
                 pair[cell] += ms
 
-    def _exact(self, part: Part, names: tuple[str, ...], surface: Surface, scale: float) -> Joint:
+    def _exact(self, part: Part, names: tuple[str, ...], surface: CorrectedSurface) -> Joint:
         """The part's time by its sizes, over all sizes that the offered levels can give."""
         axes, reachable = [], []
         for axis in part.axes:
@@ -116,7 +115,7 @@ class Tabulation:
             reachable.append(sorted(sizes))
         cells = list(product(*reachable))
         us = surface.predict(np.array(cells, np.int64))
-        ms = {cell: scale * float(value) / 1e3 for cell, value in zip(cells, us, strict=True)}
+        ms = {cell: float(value) / 1e3 for cell, value in zip(cells, us, strict=True)}
         return Joint(tuple(axes), ms)
 
 
