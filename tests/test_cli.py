@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune import pipeline
+from edgeprune import pipeline, stages
 from edgeprune.cli.app import run
 from edgeprune.errors import InfeasibleTarget, TargetMissed, UnavailableError
 from edgeprune.request import CompressRequest, Goal
@@ -113,6 +113,9 @@ BAD_INPUTS: list[tuple[list[str], dict[str, str], int, str]] = [
         2,
         "disagrees",
     ),
+    (["profile", "--device", "x86"], {}, 2, "--task is missing"),
+    (["profile", "--task", "digits"], {}, 2, "--device is missing"),
+    (["profile", "--task", "digit", "--device", "x86"], {}, 2, "did you mean 'digits'"),
     (["report", "nowhere"], {}, 2, "not a folder"),
     (["report", "empty"], {"empty/x": ""}, 2, "report.json"),
     (["report", "open"], {"open/run.json": "{}"}, 2, "not finished"),
@@ -241,10 +244,27 @@ def test_a_missed_target_shows_its_report_and_exits_with_3(
 
 
 def test_help_shows_examples_before_options(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["--help"], ["compress", "--help"], ["report", "-h"], ["doctor", "-h"]):
+    for arguments in ([], ["--help"], ["compress", "--help"], ["profile", "-h"], ["report", "-h"]):
         assert run(arguments) == 0
         out = capsys.readouterr().out
         assert 0 < out.index("Examples:") < out.index("Options:")
+
+
+def test_profile_shows_what_is_reachable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"dense_ms": 9.0, "fastest_ms": 2.0, "most_speedup": 4.5, "structures": 3}
+    asked = []
+
+    def profile_task(*arguments: object) -> dict[str, object]:
+        asked.append(arguments)
+        return {**found, "table": "t.jsonl", "records": 70}
+
+    monkeypatch.setattr(stages.profile, "profile_task", profile_task)
+    assert run(["profile", "--task", "digits", "--device", "x86", "--set", "a=1"]) == 0
+    assert asked == [("digits", "x86", "default", {"a": "1"})]
+    shown = capsys.readouterr().out
+    assert "dense 9.000 ms, reachable down to 2.000 ms (4.50x)" in shown and "t.jsonl" in shown
 
 
 def test_doctor_finds_the_device_and_says_what_is_missing(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import console
-from edgeprune.cli import compress, doctor, report
+from edgeprune.cli import compress, doctor, profile, report
 from edgeprune.errors import EdgepruneError
 
 INTERRUPTED = 130
@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 app.command("doctor", help=doctor.HELP, short_help="Say what works on this machine.")(doctor.doctor)
+app.command("profile", help=profile.HELP, short_help="Measure a network into a latency table.")(
+    profile.profile
+)
 app.command("compress", help=compress.HELP, short_help="Prune a task's model to a latency.")(
     compress.compress
 )

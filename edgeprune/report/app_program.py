@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgeprune.atomic import atomic_path, atomic_write_text
 from edgeprune.errors import UnavailableError
+from edgeprune.latency.measure import save_inputs
 
 PROGRAM = "run.py"
 INPUTS = "inputs.npz"
@@ -81,7 +81,7 @@ def write_app_program(
     if precision != "default":
         settings["INFERENCE_PRECISION_HINT"] = precision
     text = _OPENVINO.format(artifact=artifact, inputs=INPUTS, settings=settings, seconds=seconds)
-    with atomic_path(folder / INPUTS) as partial, partial.open("wb") as file:
-        np.savez(file, **{str(place): value for place, value in enumerate(inputs)})  # type: ignore[arg-type]
+    with atomic_path(folder / INPUTS) as partial:
+        save_inputs(inputs, partial)
     atomic_write_text(folder / PROGRAM, text)
     return folder / PROGRAM
