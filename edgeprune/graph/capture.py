@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +103,8 @@ def _export(
     model: nn.Module, inputs: tuple[Tensor, ...], dynamic: list[dict[int, Any]] | None
 ) -> fx.GraphModule:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = torch.export.export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )

@@ -48,7 +48,7 @@ class LabelSets:
         return self._made[key]
 
     def _roots(self, labels: npt.ArrayLike) -> Ints:
-        labels = np.asarray(labels)
+        labels = np.asarray(labels, np.int64)
         roots = self._parent[labels]
         while True:
             above = self._parent[roots]

@@ -1,0 +1,41 @@
+"""Weights of a shrunk network in a safetensors file."""
+
+from pathlib import Path
+
+from torch import fx
+
+from edgeprune.errors import InputError
+
+
+def save_weights(module: fx.GraphModule, path: Path | str) -> None:
+    """Write all parameters and buffers under their qualified names."""
+    from safetensors.torch import save_file
+
+    state = module.state_dict()
+    save_file({name: value.detach().contiguous() for name, value in state.items()}, str(path))
+
+
+def load_weights(module: fx.GraphModule, path: Path | str) -> None:
+    """Read weights into a network that was shrunk in the same way.
+
+    Raises:
+        InputError: The file cannot be read, or its names or shapes are not this network's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"weights cannot be read from {path}: {error}") from error
+    state = module.state_dict()
+    odd = sorted(found.keys() ^ state.keys())
+    if odd:
+        raise InputError(f"{path} does not fit this network: {odd[0]} is only on one side")
+    for name, value in found.items():
+        if value.shape != state[name].shape:
+            raise InputError(
+                f"{path} does not fit this network: {name} has shape {list(value.shape)}, "
+                f"not {list(state[name].shape)}; was it saved with another plan?"
+            )
+    module.load_state_dict(found)

@@ -1,0 +1,282 @@
+"""Small networks, each with something that makes pruning hard."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Case = tuple[nn.Module, tuple[Tensor, ...]]
+CASES: dict[str, Callable[[], Case]] = {}
+
+
+def case(make: Callable[[], Case]) -> Callable[[], Case]:
+    """Register a network under its function's name, with generic weights."""
+
+    def build() -> Case:
+        torch.manual_seed(0)
+        model, inputs = make()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.dim() == 1:
+                    p.add_(torch.randn_like(p) * 0.1)
+            for b in model.buffers():
+                if b.is_floating_point():
+                    b.add_(torch.rand_like(b) * 0.3)
+        return model.eval(), inputs
+
+    CASES[make.__name__] = build
+    return build
+
+
+IMAGE = (torch.randn(1, 3, 8, 8),)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, i: int, o: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(o)
+        self.conv2 = nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(o)
+        self.pad = (o - i) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.pad:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(y + x)
+
+
+@case
+def residual_stages() -> Case:
+    """Zero-padded shortcuts: the channels of two stages overlap."""
+    body = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), ResidualBlock(6, 6), ResidualBlock(6, 10, 2)
+    )
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 4)), IMAGE
+
+
+class Encoder(nn.Module):
+    def __init__(self, width: int = 12, heads: int = 3, fused: bool = True) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        self.embed = nn.Embedding(20, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)
+        self.v, self.o = nn.Linear(width, width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 20), nn.Linear(20, width)
+        self.head = nn.Linear(width, 5)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        y = self.norm1(x)
+        q, k, v = self.split(self.q(y)), self.split(self.k(y)), self.split(self.v(y))
+        if self.fused:
+            a = F.scaled_dot_product_attention(q, k, v)
+        else:
+            a = (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v
+        x = x + self.o(a.transpose(1, 2).flatten(2))
+        x = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return self.head(x)
+
+
+@case
+def encoder() -> Case:
+    return Encoder(), (torch.randint(0, 20, (1, 7)),)
+
+
+@case
+def eager_encoder() -> Case:
+    return Encoder(fused=False), (torch.randint(0, 20, (1, 7)),)
+
+
+@case
+def one_head() -> Case:
+    return Encoder(heads=1, fused=False), (torch.randint(0, 20, (1, 7)),)
+
+
+@case
+def packed_single_head() -> Case:
+    """The slots of a packed projection lie beside a single head."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.o, self.head = nn.Linear(6, 24), nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).view(1, 5, 3, 1, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, 5, 8)
+            return self.head(x + self.o(y))
+
+    return Net(), (torch.randn(1, 5, 6),)
+
+
+@case
+def spatial_attention() -> Case:
+    """A mean over channels that is data, not a statistic."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.s = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+            self.b, self.head = nn.Conv2d(8, 6, 1), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            y = y * self.s(y.mean(1, keepdim=True)).sigmoid()
+            return self.head(F.relu(self.b(y)).mean((2, 3)))
+
+    return Net(), IMAGE
+
+
+@case
+def shifted_channels() -> Case:
+    """Channels are rolled: positions are counted."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 9), nn.Linear(9, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(F.relu(self.b(torch.roll(self.a(x), 2, -1))))
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def constant_index() -> Case:
+    """A constant index reads a prunable dimension."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("order", torch.tensor([7, 0, 3, 3, 5, 1]))
+            self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(6, 6), nn.Linear(8, 6)
+            self.d = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.a(x))
+            return self.d(self.b(y[:, self.order]).sigmoid() + self.c(y[:, ::2].repeat(1, 2)))
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def constant_written_in_place() -> Case:
+    """A constant that every call fills anew."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scale = torch.zeros(6)
+            scale[torch.tensor([1, 3])] += 2.0
+            y = self.a(x) * scale
+            total = torch.zeros(2, 6)
+            total[:, 1:4] = y[:, 1:4]
+            return self.b(total + y)
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def constants_among_features() -> Case:
+    """Removed features are not zero: sigmoid, and an added constant."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 10), nn.Linear(10, 6)
+            self.c = nn.Linear(6, 3)
+            self.register_buffer("shift", torch.arange(10.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x).sigmoid() + self.shift).exp())
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def stacked_experts() -> Case:
+    """Weights of several experts in one tensor, mixed by a softmax."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.w = nn.Parameter(torch.randn(3, 6, 5))
+            self.c = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.a(x))
+            mixed = torch.einsum("ne,nd,edk->nk", self.gate(y).softmax(-1), y, self.w)
+            return self.c(mixed)
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def unknown_operator() -> Case:
+    """A Fourier transform over features has no rule; what is behind it has."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.fft.fft(self.a(x), dim=-1).real
+            return self.c(F.relu(self.b(y)))
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
+def squeeze_and_split() -> Case:
+    """Depthwise and grouped convolutions, gates, chunks and a concatenation."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.depthwise = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+            self.down, self.up = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+            self.grouped, self.norm = nn.Conv2d(8, 12, 1, groups=4), nn.GroupNorm(4, 12)
+            self.left, self.right = nn.Conv2d(6, 5, 1), nn.Conv2d(6, 4, 1)
+            self.head = nn.Linear(9, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.depthwise(F.relu(self.stem(x)))
+            y = y * self.up(F.relu(self.down(F.adaptive_avg_pool2d(y, 1)))).sigmoid()
+            a, b = self.norm(self.grouped(y)).chunk(2, 1)
+            return self.head(torch.cat([self.left(a), F.relu(self.right(b))], 1).mean((2, 3)))
+
+    return Net(), IMAGE
+
+
+@case
+def normalised_queries() -> Case:
+    """Cosine attention: a norm is expanded over the features it came from."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8)
+            self.o = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            def heads(y: Tensor) -> Tensor:
+                return y.view(1, 5, 4, 2).transpose(1, 2)
+
+            q, k = F.normalize(heads(self.q(x)), dim=-1), F.normalize(heads(self.k(x)), dim=-1)
+            a = (q @ k.transpose(-1, -2)).softmax(-1) @ heads(self.v(x))
+            return self.o(a.transpose(1, 2).flatten(2))
+
+    return Net(), (torch.randn(1, 5, 6),)

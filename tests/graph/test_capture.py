@@ -1,0 +1,127 @@
+"""Capturing modules: dynamic shapes, clean graphs, errors that name the place."""
+
+import networks
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from edgeprune.errors import CaptureError
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
+
+
+def shrunk_half(captured):
+    network = analyse(captured)
+    keep = {n: range(s.units // 2 or 1) for n, s in network.structures.items()}
+    return network.shrink(keep)
+
+
+def test_differing_dimensions_stay_dynamic_through_shrinking() -> None:
+    model, _ = networks.CASES["encoder"]()
+    captured = capture(model, (torch.randint(0, 20, (1, 7)),), (torch.randint(0, 20, (3, 5)),))
+    assert not captured.notes
+    shrunk = shrunk_half(captured)
+    for shape in ((1, 7), (3, 5), (4, 11), (2, 2)):
+        ids = torch.randint(0, 20, shape)
+        torch.testing.assert_close(captured.module(ids)[0], model(ids))
+        assert shrunk(ids)[0].shape == (*shape, 5)
+
+
+def test_an_emptied_layer_follows_a_dynamic_batch() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.b(self.a(x).relu())
+            return torch.cat([y, self.c(x)], 1), x + 1
+
+    model = Net().eval()
+    network = analyse(capture(model, (torch.randn(1, 4),), (torch.randn(3, 4),)))
+    (name,) = [n for n, s in network.structures.items() if s.removable]
+    shrunk = network.shrink({name: []})
+    for batch in (1, 2, 5):
+        joined, _ = shrunk(torch.randn(batch, 4))
+        torch.testing.assert_close(joined[:, :5], model.b.bias.expand(batch, 5))
+
+
+def test_a_model_that_fixes_its_batch_is_captured_static_with_a_note() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(2, -1) if x.shape[0] == 2 else x * 3
+
+    captured = capture(Net(), (torch.randn(1, 4),), (torch.randn(2, 4),))
+    assert any("static" in note for note in captured.notes)
+    x = torch.randn(1, 4)
+    torch.testing.assert_close(captured.module(x)[0], x * 3)
+
+
+def test_control_flow_on_values_names_the_line() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 0:
+                return x
+            return -x
+
+    with pytest.raises(CaptureError, match=r"test_capture\.py:\d+") as caught:
+        capture(Net(), (torch.randn(2, 3),))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [((), "empty"), ((3,), "int"), (([1.0],), "list")],
+)
+def test_inputs_that_are_not_tensors_are_refused(inputs: tuple, message: str) -> None:
+    with pytest.raises(CaptureError, match=message):
+        capture(nn.Linear(3, 3), inputs)
+
+
+def test_batches_unlike_the_example_are_refused() -> None:
+    with pytest.raises(CaptureError, match="int64"):
+        capture(nn.Linear(3, 3), (torch.randn(1, 3),), (torch.ones(2, 3, dtype=torch.long),))
+
+
+def test_weight_norm_is_baked_into_a_copy() -> None:
+    layer = weight_norm(nn.Linear(4, 6))
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(6, 2)).eval()
+    x = torch.randn(3, 4)
+    want = model(x)
+    captured = capture(model, (x,))
+    assert "0.weight" in dict(captured.module.named_parameters())
+    assert any("0.weight" in note for note in captured.notes)
+    torch.testing.assert_close(captured.module(x)[0], want)
+    torch.testing.assert_close(model(x), want)
+    assert "0.parametrizations.weight.original0" in dict(model.named_parameters())
+
+
+def test_nodes_are_named_after_modules_and_know_their_line() -> None:
+    model, inputs = networks.CASES["encoder"]()
+    graph = capture(model, inputs).module.graph
+    nodes = {n.name: n for n in graph.nodes}
+    assert len(nodes) == len(graph.nodes)
+    for name in ("q", "up", "norm1", "embed", "scaled_dot_product_attention", "gelu"):
+        assert nodes[name].op == "call_function"
+        assert nodes[name].meta["source"].startswith("networks.py:")
+    assert tuple(nodes["up"].meta["val"].shape) == (1, 7, 20)
+    assert nodes["up"].meta["module_path"] == "up"
+
+
+def test_in_place_writes_are_repeatable() -> None:
+    model, inputs = networks.CASES["constant_written_in_place"]()
+    module = capture(model, inputs).module
+    want = model(*inputs)
+    for _ in range(3):
+        torch.testing.assert_close(module(*inputs)[0], want)
+
+
+def test_outputs_are_a_flat_tuple() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, object]:
+            return {"a": x + 1, "b": (x * 2, [x - 1])}
+
+    x = torch.randn(2)
+    a, b, c = capture(Net(), (x,)).module(x)
+    torch.testing.assert_close((a, b, c), (x + 1, x * 2, x - 1))

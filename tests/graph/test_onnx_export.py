@@ -1,0 +1,47 @@
+"""ONNX files compute the same and name their nodes after the graph's."""
+
+from pathlib import Path
+
+import networks
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
+from edgeprune.graph.onnx_export import export_onnx
+
+
+@pytest.mark.parametrize("name", ["encoder", "residual_stages"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_export_of_a_shrunk_network(name: str, emptied: bool, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    network = analyse(capture(*networks.CASES[name]()))
+    inputs = network.captured.example_inputs
+    keep = {
+        n: range(0 if emptied and s.removable and s.kind != "width" else 2)
+        for n, s in network.structures.items()
+    }
+    shrunk = network.shrink(keep)
+    export_onnx(shrunk, inputs, tmp_path / "m.onnx", input_names=["first"])
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [i.name for i in model.graph.input] == ["first"]
+    operators = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
+    nodes = {n.name for n in shrunk.graph.nodes}
+    assert operators
+    assert all(name.split("/")[1] in nodes for name in operators)
+    compiled = openvino.Core().compile_model(
+        str(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    have = compiled([x.numpy() for x in inputs])[0]
+    np.testing.assert_allclose(have, shrunk(*inputs)[0].detach().numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_dynamic_graph_is_written_at_the_example_shape(tmp_path: Path) -> None:
+    model, _ = networks.CASES["encoder"]()
+    example = (torch.randint(0, 20, (1, 7)),)
+    captured = capture(model, example, (torch.randint(0, 20, (3, 5)),))
+    export_onnx(captured.module, example, tmp_path / "m.onnx")
+    (found,) = onnx.load(tmp_path / "m.onnx").graph.input
+    assert [d.dim_value for d in found.type.tensor_type.shape.dim] == [1, 7]
