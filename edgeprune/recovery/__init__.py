@@ -1,0 +1,1 @@
+"""Recovery: distil what pruning lost back from the dense model, on unlabelled batches."""

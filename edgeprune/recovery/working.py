@@ -1,0 +1,268 @@
+"""Copies of a graph made to run fast on a CPU: bfloat16 arithmetic, channels last, plain attention.
+
+The copy for training shares its parameters with the graph it was made from: each is cast where
+it is read, so autograd brings the gradient back to the float32 parameter and the optimiser never
+sees bfloat16. The copy for inference casts its weights once and folds BatchNorm into convolutions.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+from torch.fx import Node
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from edgeprune.graph.ops import argument, op_name
+from edgeprune.recovery.features import return_also
+
+Precision = Literal["f32", "bf16"]
+
+# These take a float32 weight beside a bfloat16 input and keep it exact.
+_MIXED = frozenset({"batch_norm", "layer_norm", "group_norm"})
+_BATCH_NORM_TRAINING = 5
+
+
+def training_copy(
+    module: fx.GraphModule,
+    features: Sequence[str] = (),
+    *,
+    precision: Precision = "f32",
+    batchnorm: bool = False,
+) -> fx.GraphModule:
+    """A trainable copy that shares its parameters and buffers with ``module``.
+
+    Args:
+        module: A captured or shrunk graph.
+        features: Nodes to return behind the outputs.
+        precision: Arithmetic inside; the outputs are float32 all the same.
+        batchnorm: Whether BatchNorm normalises by the batch and updates its running statistics.
+    """
+    copy = return_also(module, features)
+    outputs = len(copy.graph.output_node().args[0]) - len(features)  # type: ignore[arg-type]
+    _channels_last_inputs(copy.graph)
+    if batchnorm:
+        _normalise_by_batch(copy.graph)
+    if precision == "bf16":
+        _plain_attention(copy.graph)
+        _to_bfloat16(copy, outputs)
+    copy.recompile()
+    return copy
+
+
+def inference_copy(
+    module: fx.GraphModule, features: Sequence[str] = (), *, precision: Precision = "f32"
+) -> fx.GraphModule:
+    """A copy for ``no_grad`` with its own, prepared weights; see :func:`training_copy`."""
+    copy = return_also(module, features)
+    outputs = len(copy.graph.output_node().args[0]) - len(features)  # type: ignore[arg-type]
+    _channels_last_inputs(copy.graph)
+    _fold_batch_norm(copy, keep=set(features))
+    if precision == "bf16":
+        _to_bfloat16(copy, outputs)
+        _cast_once(copy)
+    copy.graph.eliminate_dead_code()
+    copy.recompile()
+    return copy
+
+
+def convolves(module: fx.GraphModule) -> bool:
+    """Whether the graph holds a two-dimensional convolution."""
+    return any(op_name(node) == "conv2d" for node in module.graph.nodes)
+
+
+def set_layout(module: fx.GraphModule, memory_format: torch.memory_format) -> None:
+    """Lay out the four-dimensional parameters in place, as the convolutions like them."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=memory_format)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Scaled dot-product attention whose backward pass is made of matrix products.
+
+    torch's fused kernel is made for long sequences: in bfloat16 on a CPU its backward pass takes
+    up to eight times as long as this on short ones.
+
+    Args:
+        query: ``(..., queries, features)``; ``key`` and ``value`` alike.
+        mask: Added to the scores, or None.
+        scale: Factor of the scores.
+    """
+    scores = (query * scale) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, -1) @ value
+
+
+def additive_mask(mask: Tensor, like: Tensor) -> Tensor:
+    """A boolean mask (True is visible) as numbers to add; others in the type of ``like``."""
+    if mask.dtype != torch.bool:
+        return mask.to(like.dtype)
+    zeros = torch.zeros((), dtype=like.dtype)
+    return torch.where(mask, zeros, torch.finfo(like.dtype).min)
+
+
+def _channels_last_inputs(graph: fx.Graph) -> None:
+    if not any(op_name(node) == "conv2d" for node in graph.nodes):
+        return
+    for node in [n for n in graph.nodes if n.op == "placeholder"]:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
+            _insert_behind(
+                node, torch.ops.aten.contiguous.default, memory_format=torch.channels_last
+            )
+
+
+def _normalise_by_batch(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if op_name(node) == "batch_norm":
+            node.update_arg(_BATCH_NORM_TRAINING, True)
+
+
+def _plain_attention(graph: fx.Graph) -> None:
+    """Replace fused attention, except for the rarer forms: those compute in float32."""
+    masks: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        if op_name(node) != "scaled_dot_product_attention":
+            continue
+        query, key, value = node.args[:3]
+        mask, scale = argument(node, 3, "attn_mask"), argument(node, 6, "scale")
+        rare = argument(node, 5, "is_causal", False) or argument(node, 7, "enable_gqa", False)
+        with graph.inserting_before(node):
+            if rare:
+                wide = tuple(
+                    graph.call_function(torch.Tensor.float, (a,)) if _is_float(a) else a
+                    for a in node.args
+                )
+                fused = graph.call_function(node.target, wide, dict(node.kwargs))
+                new = graph.call_function(torch.Tensor.type_as, (fused, query))
+            else:
+                if mask is not None and mask not in masks:
+                    masks[mask] = graph.call_function(additive_mask, (mask, query))
+                factor = scale or query.meta["val"].shape[-1] ** -0.5
+                new = graph.call_function(
+                    attend, (query, key, value, masks.get(mask) if mask else None, factor)
+                )
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        graph.erase_node(node)
+
+
+def _to_bfloat16(module: fx.GraphModule, outputs: int) -> None:
+    """Cast inputs and weights where they enter, every mentioned float32, and the outputs back."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op == "placeholder":
+            if _is_float(node):
+                _insert_behind(node, torch.ops.aten.to.dtype, torch.bfloat16)
+        elif node.op == "get_attr":
+            if operator.attrgetter(str(node.target))(module).is_floating_point():
+                _cast_for_users(node)
+        elif node.op == "call_function":
+            _mention_bfloat16(node)
+    end = graph.output_node()
+    returned = list(end.args[0])  # type: ignore[arg-type]
+    with graph.inserting_before(end):
+        for index in range(outputs):
+            if _is_float(returned[index]):
+                returned[index] = graph.call_function(torch.Tensor.float, (returned[index],))
+    end.args = (tuple(returned),)
+
+
+def _cast_for_users(weight: Node) -> None:
+    """Cast a weight once for all users that want it; an embedding casts what it looked up."""
+    cast: Node | None = None
+    for user in list(weight.users):
+        name = op_name(user)
+        if name in _MIXED:
+            continue
+        if name == "embedding":
+            _insert_behind(user, torch.ops.aten.to.dtype, torch.bfloat16)
+            continue
+        if cast is None:
+            graph = weight.graph
+            with graph.inserting_after(weight):
+                cast = graph.call_function(torch.ops.aten.to.dtype, (weight, torch.bfloat16))
+            cast.meta["val"] = weight.meta.get("val")
+        user.replace_input_with(weight, cast)
+
+
+def _mention_bfloat16(node: Node) -> None:
+    def swap(value: Any) -> Any:
+        return torch.bfloat16 if value is torch.float32 else value
+
+    node.args = tuple(swap(value) for value in node.args)
+    node.kwargs = {name: swap(value) for name, value in node.kwargs.items()}
+
+
+def _cast_once(module: fx.GraphModule) -> None:
+    """Replace casts of weights by buffers that hold the result."""
+    for index, node in enumerate(list(module.graph.nodes)):
+        if node.target is not torch.ops.aten.to.dtype or node.args[0].op != "get_attr":
+            continue
+        weight = operator.attrgetter(str(node.args[0].target))(module)
+        _replace_by_buffer(module, node, f"prepared_{index}", weight.detach().to(node.args[1]))
+
+
+def _fold_batch_norm(module: fx.GraphModule, keep: set[str]) -> None:
+    """Fold each BatchNorm into the convolution before it, where nothing else reads that."""
+    graph = module.graph
+    for index, norm in enumerate(list(graph.nodes)):
+        if op_name(norm) != "batch_norm" or norm.op != "call_function":
+            continue
+        conv = norm.args[0]
+        if op_name(conv) != "conv2d" or len(conv.users) > 1 or conv.name in keep:
+            continue
+        tensors = [_constant(module, a) for a in (*conv.args[1:2], argument(conv, 2, "bias"))]
+        statistics = [_constant(module, a) for a in norm.args[1:5]]
+        if tensors[0] is None or statistics[2] is None or statistics[3] is None:
+            continue
+        scale, shift, mean, variance = statistics
+        weight, bias = fuse_conv_bn_weights(
+            tensors[0], tensors[1], mean, variance, norm.args[7], scale, shift
+        )
+        with graph.inserting_before(conv):
+            read = [
+                _new_buffer(module, f"folded_{index}_{name}", value)
+                for name, value in (("weight", weight), ("bias", bias))
+            ]
+        conv.args = (conv.args[0], *read, *conv.args[3:])
+        norm.replace_all_uses_with(conv)
+        graph.erase_node(norm)
+
+
+def _constant(module: fx.GraphModule, node: Any) -> Any:
+    """The tensor that a node reads from the module, or None."""
+    if isinstance(node, Node) and node.op == "get_attr":
+        return operator.attrgetter(str(node.target))(module)
+    return None
+
+
+def _new_buffer(module: fx.GraphModule, name: str, value: Tensor) -> Node:
+    layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
+    module.register_buffer(name, value.detach().contiguous(memory_format=layout))
+    return module.graph.get_attr(name)
+
+
+def _replace_by_buffer(module: fx.GraphModule, node: Node, name: str, value: Tensor) -> None:
+    with module.graph.inserting_before(node):
+        new = _new_buffer(module, name, value)
+    node.replace_all_uses_with(new)
+    module.graph.erase_node(node)
+
+
+def _insert_behind(node: Node, target: Any, *args: Any, **kwargs: Any) -> None:
+    """Let every present user of ``node`` read ``target(node, *args, **kwargs)`` instead."""
+    users = list(node.users)
+    with node.graph.inserting_after(node):
+        new = node.graph.call_function(target, (node, *args), kwargs)
+    new.meta["val"] = node.meta.get("val")
+    for user in users:
+        user.replace_input_with(node, new)
+
+
+def _is_float(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,169 @@
+"""Recovery as a caller sees it: it learns, keeps the best, stops, resumes, and survives."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_networks
+import torch
+from torch import fx
+
+from edgeprune.recipe import LossRecipe, RecoveryRecipe
+from edgeprune.recovery.data import TrainingData
+from edgeprune.recovery.distil import Recovered, recover
+from edgeprune.recovery.holdout import Holdout
+
+NETWORKS = ("mlp", "cnn", "encoder")
+HERE = Path(__file__).parent
+
+
+def run(name: str, folder: Path, *, minutes: float = 1.0, **choices: object) -> Recovered:
+    student, teacher, batches = getattr(small_networks, name)()
+    recipe = RecoveryRecipe(**{"steps": 60, "precision": "f32", **choices})  # type: ignore[arg-type]
+    return recover(student, teacher, batches, recipe, minutes=minutes, folder=folder)
+
+
+def equal_states(first: fx.GraphModule, second: fx.GraphModule) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_it_comes_nearer_to_the_teacher(name: str, precision: str, tmp_path: Path) -> None:
+    recovered = run(name, tmp_path, steps=150, precision=precision, learning_rate=5e-3)
+    start, best = recovered.history[0]["fidelity"], recovered.best_fidelity
+    assert 1.0 - best < 0.7 * (1.0 - start)
+    losses = [entry["loss"] for entry in recovered.history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert all(math.isfinite(value) for entry in recovered.history for value in entry.values())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_best_fidelity_is_that_of_the_module_on_what_was_held_back(
+    name: str, tmp_path: Path
+) -> None:
+    _, teacher, batches = getattr(small_networks, name)()
+    recovered = run(name, tmp_path, steps=30, learning_rate=3e-2, schedule="constant", holdout=0.2)
+    held = TrainingData(batches, size=0, holdout=0.2, seed=0).held
+    fidelity = Holdout(teacher, held).fidelity(recovered.module)
+    assert fidelity == pytest.approx(recovered.best_fidelity, abs=1e-5)
+    assert recovered.best_fidelity == max(entry["fidelity"] for entry in recovered.history)
+
+
+def test_a_run_repeated_is_equal(tmp_path: Path) -> None:
+    first, second = (run("encoder", tmp_path / place) for place in "ab")
+    assert equal_states(first.module, second.module)
+    assert [e["fidelity"] for e in first.history] == [e["fidelity"] for e in second.history]
+
+
+def test_another_seed_gives_another_result(tmp_path: Path) -> None:
+    first, second = (run("cnn", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    assert not equal_states(first.module, second.module)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_killed_runs_end_as_unbroken_ones(name: str, tmp_path: Path) -> None:
+    """The child kills its own forks with SIGKILL at random times and then compares."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "kill_and_resume.py"), name, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[0]) >= 2, "too few runs were killed midway to prove anything"
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    first = run("mlp", tmp_path)
+    second = run("mlp", tmp_path)
+    assert equal_states(first.module, second.module)
+    assert second.history == first.history
+
+
+def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path: Path) -> None:
+    run("mlp", tmp_path)
+    other = run("mlp", tmp_path, learning_rate=1e-4)
+    fresh = run("mlp", tmp_path / "fresh", learning_rate=1e-4)
+    assert equal_states(other.module, fresh.module)
+
+
+def test_a_torn_checkpoint_starts_anew(tmp_path: Path) -> None:
+    first = run("mlp", tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    assert equal_states(run("mlp", tmp_path).module, first.module)
+
+
+def test_it_stops_early_without_gain(tmp_path: Path) -> None:
+    recovered = run("mlp", tmp_path, steps=4000, learning_rate=1e-9, patience=3, evaluations=100)
+    assert recovered.steps < 1000
+    assert any("stopped early" in note for note in recovered.notes)
+
+
+@pytest.mark.parametrize("rate", [30.0, 1e18])
+def test_divergence_returns_to_the_best_weights_and_is_reported(
+    rate: float, tmp_path: Path
+) -> None:
+    recovered = run("mlp", tmp_path, learning_rate=rate, gradient_clip=0.0, warmup=0.0)
+    assert any("diverged" in note for note in recovered.notes)
+    assert recovered.best_fidelity >= recovered.history[0]["fidelity"]
+    assert all(torch.isfinite(p).all() for p in recovered.module.parameters())
+
+
+def test_minutes_bound_the_time(tmp_path: Path) -> None:
+    import time
+
+    start = time.monotonic()
+    shares: list[float] = []
+    student, teacher, batches = small_networks.mlp()
+    recipe = RecoveryRecipe(steps=0, precision="f32", evaluations=5)
+    recovered = recover(
+        student,
+        teacher,
+        batches,
+        recipe,
+        minutes=0.08,
+        folder=tmp_path,
+        progress=lambda share, note: shares.append(share),
+    )
+    assert 2.0 < time.monotonic() - start < 15.0
+    assert recovered.history[-1]["share"] == 1.0
+    assert recovered.history[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-6)
+    assert shares == sorted(shares)
+
+
+def test_the_module_is_handed_back_ready_for_export(tmp_path: Path) -> None:
+    student, _, batches = small_networks.cnn()
+    names = list(student.state_dict())
+    recovered = run("cnn", tmp_path)
+    assert list(recovered.module.state_dict()) == names
+    assert all(p.is_contiguous() and p.grad is None for p in recovered.module.parameters())
+    (images,) = next(iter(batches()))
+    # Normalised by running statistics: a sample's output does not depend on its neighbours.
+    alone, together = recovered.module(images[:1])[0], recovered.module(images)[0][:1]
+    assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_frozen_statistics_stay(tmp_path: Path) -> None:
+    before = {k: v.clone() for k, v in small_networks.cnn()[0].named_buffers()}
+    frozen = run("cnn", tmp_path / "a", batchnorm="frozen").module
+    assert all(torch.equal(before[k], v) for k, v in frozen.named_buffers())
+    moved = run("cnn", tmp_path / "b", batchnorm="train").module
+    assert any(not torch.equal(before[k], v) for k, v in moved.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [("output", "cnn"), ("kl", "cnn"), ("features", "cnn"), ("similarity", "encoder")],
+)
+def test_each_term_alone_teaches(term: str, name: str, tmp_path: Path) -> None:
+    weights = dict.fromkeys(("output", "kl", "features", "similarity"), 0.0)
+    loss = LossRecipe(**{**weights, term: 1.0})  # type: ignore[arg-type]
+    recovered = run(name, tmp_path, loss=loss, steps=100, evaluations=4)
+    losses = [entry["loss"] for entry in recovered.history if "loss" in entry]
+    assert 0 < losses[-1] < losses[0]
