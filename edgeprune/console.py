@@ -102,8 +102,8 @@ class Progress:
     title: str
     total: float | None
     done: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-    _printed: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
+    _printed: float = field(default_factory=lambda: time.monotonic())
     _task: "TaskID | None" = None
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
@@ -198,6 +198,8 @@ def _bars(console: "Console") -> Iterator["RichProgress"]:
 
 
 def _stderr() -> "Console":
+    if _state.bars is not None:  # it prints above the bars
+        return _state.bars.console
     if _state.errors is None or _state.errors.file is not sys.stderr:
         from rich.console import Console
 
