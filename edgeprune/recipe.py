@@ -85,34 +85,39 @@ class LossRecipe(Checked):
     """Weights of the distillation terms; 0 leaves a term out.
 
     Attributes:
-        output: Difference to the dense model's outputs.
-        features: Difference of hidden states along the residual stream.
+        output: Squared error of the outputs, as a share of the dense outputs' variance.
+        kl: Divergence of the predicted classes, for outputs that are logits.
+        features: Relative squared error along the residual stream (hidden states, feature maps).
         similarity: Difference of the similarities between the samples of a batch.
-        attention: Difference of attention maps.
     """
 
-    output: Weight = 1.0
-    features: Weight = 1.0
-    similarity: Weight = 0.0
-    attention: Weight = 0.0
+    output: Weight | Literal["auto"] = "auto"
+    kl: Weight | Literal["auto"] = "auto"
+    features: Weight | Literal["auto"] = "auto"
+    similarity: Weight | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
 class RecoveryRecipe(Checked):
     """Distillation from the dense model on unlabelled batches.
 
+    ``auto`` is chosen by the kind of the network (convolutional or not) and by what was measured
+    to be fast here; what was chosen is reported when training starts.
+
     Attributes:
         minutes: Minutes for each target when the command line does not say; 0 is none.
+        steps: Steps whatever they take; 0 is as many as fit into the minutes.
         learning_rate: Peak of the schedule (AdamW).
         weight_decay: AdamW's decoupled weight decay.
         warmup: Share of the time that the learning rate rises.
         schedule: How it falls afterwards.
         batch: Samples a step; 0 keeps the task's own batches.
         loss: Weights of the loss terms.
-        precision: ``bf16`` runs the forward pass in autocast where the CPU gains by it.
-        holdout: Share of the batches held back for early stop.
+        precision: Arithmetic of the forward and backward pass; weights stay float32.
+        augment: Random changes of image inputs; the dense model sees the same.
+        holdout: Share of the samples held back to watch the fidelity, at most 512.
         patience: Evaluations without gain before stopping; 0 never stops early.
-        evaluations: How often the held-back loss is looked at.
+        evaluations: How often the held-back fidelity is looked at.
         checkpoint_s: Seconds between checkpoints.
         family_start: Whether a smaller member may start from a larger, recovered one.
         batchnorm: ``train`` updates the statistics, ``frozen`` keeps them.
@@ -121,19 +126,21 @@ class RecoveryRecipe(Checked):
     """
 
     minutes: Weight = 0.0
-    learning_rate: Positive = 4e-4
+    steps: Annotated[int, Range(0)] = 0
+    learning_rate: Positive | Literal["auto"] = "auto"
     weight_decay: Weight = 0.0
     warmup: Share = 0.05
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    batch: Annotated[int, Range(0)] = 0
+    batch: Annotated[int, Range(0)] | Literal["auto"] = "auto"
     loss: LossRecipe = field(default_factory=LossRecipe)
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    holdout: Annotated[float, Range(0, 0.5)] = 0.05
+    augment: Literal["auto", "none", "shift", "flip", "shift_flip"] = "auto"
+    holdout: Annotated[float, Range(above=0, high=0.5)] = 0.05
     patience: Annotated[int, Range(0)] = 0
     evaluations: Count = 20
     checkpoint_s: Positive = 60.0
     family_start: bool = True
-    batchnorm: Literal["train", "frozen"] = "train"
+    batchnorm: Literal["auto", "train", "frozen"] = "auto"
     gradient_clip: Weight = 1.0
     seed: int = 0
 
