@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import console
-from edgeprune.cli import compress, doctor, profile, report
+from edgeprune.cli import bench, compress, doctor, profile, report
 from edgeprune.errors import EdgepruneError
 
 INTERRUPTED = 130
@@ -38,6 +38,7 @@ app.command("profile", help=profile.HELP, short_help="Measure a network into a l
 app.command("compress", help=compress.HELP, short_help="Prune a task's model to a latency.")(
     compress.compress
 )
+app.command("bench", help=bench.HELP, short_help="Time artifacts against each other.")(bench.bench)
 app.command("report", help=report.HELP, short_help="Show a run as a table.")(report.report)
 
 

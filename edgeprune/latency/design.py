@@ -9,6 +9,8 @@ Levels = dict[str, int]
 
 _UNIFORM = (0.75, 0.5, 0.25)
 _CANDIDATES = 3
+# Chance that a structure is at its lowest in the smallest variant, at its highest in the largest.
+_ENDS = 0.5
 # Low: most structures full or nearly gone, as in real plans. High: all near the variant's mean.
 _CONCENTRATIONS = (1.2, 4.0)
 
@@ -48,6 +50,12 @@ def design_variants(
         concentration = _CONCENTRATIONS[number % len(_CONCENTRATIONS)]
         variant = {}
         for name, levels in offered.items():
+            # The two ends are what plans use most, and no neighbour tells what emptying gives.
+            lowest, highest = _ENDS * (1 - share) ** 2, _ENDS * share**2
+            end = random.random()
+            if end < lowest + highest:
+                variant[name] = levels[0] if end < lowest else levels[-1]
+                continue
             draws = random.beta(concentration * share, concentration * (1 - share), _CANDIDATES)
             options = [levels[round(draw * (len(levels) - 1))] for draw in draws]
             variant[name] = min(options, key=lambda level: used[alike[name], level])

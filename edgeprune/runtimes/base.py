@@ -57,6 +57,9 @@ class Session(Protocol):
     def set_inputs(self, inputs: Arrays) -> None:
         """Put the input arrays (in the order of the model's inputs) where inference reads them."""
 
+    def made_up_inputs(self) -> Arrays:
+        """Inputs of the right shapes and types: normal numbers, zeros for integers."""
+
     def infer_once(self) -> None:
         """Run one inference on the inputs in place."""
 

@@ -122,6 +122,24 @@ class OpenvinoSession:
         for position, value in enumerate(self._inputs):
             self._request.set_input_tensor(position, openvino.Tensor(value, shared_memory=True))
 
+    def made_up_inputs(self) -> Arrays:
+        """Inputs of the right shapes and types: normal numbers, zeros for integers.
+
+        Raises:
+            InputError: The model leaves a shape open.
+        """
+        random = np.random.default_rng(0)
+        values = []
+        for port in self._compiled.inputs:
+            if port.get_partial_shape().is_dynamic:
+                raise InputError(f"the shape of input {port.any_name} is open: give example inputs")
+            dtype = port.get_element_type().to_dtype()
+            shape = tuple(port.shape)
+            floating = np.issubdtype(dtype, np.floating)
+            values.append(random.standard_normal(shape) if floating else np.zeros(shape))
+            values[-1] = values[-1].astype(dtype)
+        return tuple(values)
+
     def infer_once(self) -> None:
         """Run one inference on the bound inputs."""
         self._runs += 1

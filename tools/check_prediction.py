@@ -1,0 +1,82 @@
+"""Predict the latency of random plans from the table, measure them, and print the errors.
+
+    python tools/check_prediction.py --task NAME|FILE [--set KEY=VALUE]... [--device x86]
+        [--plans 30] [--seed 0] [--json FILE]
+
+The network is profiled first where the table lacks it. The plans are then measured in processes
+of their own, interleaved with the dense model, and kept out of the table.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from rows import add_json_option, show_rows
+
+from edgeprune import console
+from edgeprune.compress.alternatives import offered_levels
+from edgeprune.devices import device as find_device
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
+from edgeprune.latency.fingerprint import take
+from edgeprune.latency.prediction_check import check_prediction, random_plans, summarise
+from edgeprune.latency.profiler import profile_network
+from edgeprune.latency.store import open_table
+from edgeprune.latency.table import Table
+from edgeprune.target import load_target
+from edgeprune.task import load_task
+from edgeprune.task_settings import parse_settings
+
+
+def main() -> None:
+    """Profile, predict, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--device", default="x86")
+    parser.add_argument("--plans", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--levels", type=int, default=48, help="most levels of one structure")
+    add_json_option(parser)
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    target = load_target(options.device)
+    task = load_task(options.task, parse_settings(options.set))
+    network = analyse(capture(task.model(), task.example_inputs()))
+    levels = {
+        name: offered_levels(structure, target.channel_multiple, options.levels)
+        for name, structure in network.structures.items()
+    }
+    device = find_device(target.transport)
+    fingerprint = take(device, target)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        work = Path(folder)
+        with console.progress("profiling") as bar:
+            model = profile_network(
+                network,
+                target,
+                device,
+                levels,
+                open_table(fingerprint),
+                work,
+                lambda done, total, note: bar.update(done, total=total, note=note),
+            )
+        with console.progress("measuring random plans") as bar:
+            rows = check_prediction(
+                network,
+                target,
+                device,
+                model,
+                random_plans(levels, options.plans, options.seed),
+                Table(work / "check.jsonl", fingerprint),
+                work,
+                lambda done, total, note: bar.update(done, total=total, note=note),
+            )
+    show_rows(rows, options.json)
+    show_rows([{"task": task.name, **summarise(rows), **model.figures}], None)
+
+
+if __name__ == "__main__":
+    main()
