@@ -113,7 +113,6 @@ BAD_INPUTS: list[tuple[list[str], dict[str, str], int, str]] = [
         2,
         "disagrees",
     ),
-    (["profile", "--device", "x86"], {}, 2, "--task is missing"),
     (["profile", "--task", "digits"], {}, 2, "--device is missing"),
     (["profile", "--task", "digit", "--device", "x86"], {}, 2, "did you mean 'digits'"),
     (["report", "nowhere"], {}, 2, "not a folder"),
