@@ -140,8 +140,9 @@ def run_masked(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Tensor]
 
     def enter(module: nn.Module, _: Any) -> None:
         weight = getattr(module, "weight", None)
-        one = isinstance(weight, Tensor) and weight.dim() == 1
-        mode.scales.append(weight if one and "norm" in type(module).__name__.lower() else None)
+        vector = isinstance(weight, Tensor) and weight.numel() == max(weight.shape, default=0)
+        normalises = any(word in type(module).__name__.lower() for word in ("norm", "grn"))
+        mode.scales.append(weight.flatten() if vector and normalises else None)
 
     def leave(module: nn.Module, *_: Any) -> None:
         mode.scales.pop()

@@ -1,9 +1,11 @@
 """Capture a module as a flat graph of ATen operators with the module's own parameters."""
 
+import contextlib
 import copy
+import logging
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,14 +105,26 @@ def _export(
     model: nn.Module, inputs: tuple[Tensor, ...], dynamic: list[dict[int, Any]] | None
 ) -> fx.GraphModule:
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _quiet():
             program = torch.export.export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )
             return program.module(check_guards=False)
     except Exception as error:
         raise CaptureError(_explain(error)) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Export logs and warns about what is raised anyway."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _as_tuple_spec(model: nn.Module, dynamic: list[dict[int, Any]] | None) -> Any:

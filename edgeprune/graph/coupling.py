@@ -164,7 +164,7 @@ class Coupling:
         key = (name, reason)
         if key not in self._cause_of:
             source = self._node.meta.get("source", "") if self._node is not None else ""
-            kind = op_name(self._node) if self._node is not None else "user"
+            kind = op_name(self._node) if self._node is not None else ""
             self.causes.append(Cause(name, kind, source, reason))
             self._cause_of[key] = len(self.causes) - 1
         return self._cause_of[key]
@@ -255,9 +255,17 @@ class Coupling:
                     self._freeze_value(source, "the network's outputs keep their shape")
         self._node = None
         if self.resolving:
-            for name in self.weights.keys() & self.elements.keys():
+            self._freeze_double_use()
+
+    def _freeze_double_use(self) -> None:
+        """A parameter that is a layer's weight and plain data cannot follow both."""
+        for node in self.states:
+            name = str(node.target)
+            if name in self.weights and name in self.elements:
+                self._node = next(iter(node.users))
                 self.freeze_weight(self.weights[name], f"{name} is a weight and plain data, too")
                 self.freeze(self.elements[name], f"{name} is a weight and plain data, too")
+        self._node = None
 
     def _apply(self, node: Node) -> Any:
         if node in self.impure or is_mutable(node):

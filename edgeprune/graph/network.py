@@ -27,12 +27,13 @@ _MAX_REPAIRS = 8
 class Network:
     """What can be removed from a captured network, and the network without it."""
 
-    def __init__(self, coupling: Coupling, layout: Layout, kinds: dict[str, str]) -> None:
+    def __init__(
+        self, coupling: Coupling, layout: Layout, kinds: dict[str, str], removable: set[str]
+    ) -> None:
         self.captured: Captured = coupling.captured
         self.layout = layout
         self._coupling = coupling
         self._nodes = {node.name: node for node in coupling.graph.nodes}
-        removable = removable_structures(self.captured, layout, coupling.constants)
         self.structures: dict[str, Structure] = build_structures(coupling, layout, kinds, removable)
         self.frozen: tuple[Frozen, ...] = frozen_parameters(coupling)
         self.renormalised: tuple[str, ...] = renormalised_nodes(coupling, layout)
@@ -143,14 +144,26 @@ def analyse(captured: Captured, *, freeze: Sequence[str] = ()) -> Network:
     """
     coupling = Coupling(captured, freeze)
     coupling.propagate()
+    _freeze_what_fails(coupling)
+    layout, _ = extract_layout(coupling)
+    removable = removable_structures(captured, layout, coupling.constants)
+    single = [n for n, units in layout.units.items() if units == 1 and n not in removable]
+    for name in single:
+        coupling.freeze_units(layout, name, None, "a single unit that must stay")
+    layout, kinds = extract_layout(coupling)
+    if single:
+        removable = removable_structures(captured, layout, coupling.constants)
+    return Network(coupling, layout, kinds, removable)
+
+
+def _freeze_what_fails(coupling: Coupling) -> None:
+    """Freeze structures whose rewriting fails or gives other shapes than predicted."""
     for _ in range(_MAX_REPAIRS):
-        layout, kinds = extract_layout(coupling)
-        wrong = invalid_structures(captured, layout, coupling.constants)
+        layout, _ = extract_layout(coupling)
+        wrong = invalid_structures(coupling.captured, layout, coupling.constants)
         if not wrong:
-            return Network(coupling, layout, kinds)
+            return
         for name, (node, reason) in wrong.items():
             coupling.freeze_units(layout, name, node, reason)
         coupling.propagate()
     coupling.freeze_everything("rewriting gives other shapes than predicted")
-    layout, kinds = extract_layout(coupling)
-    return Network(coupling, layout, kinds)

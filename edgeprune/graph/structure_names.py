@@ -90,6 +90,7 @@ def _families_by_operator(
                     found.update(np.unique(family[classes]).tolist())
         return found - {-1}
 
+    layers = _layers_behind(coupling)
     heads: set[int] = set()
     widths: set[int] = set()
     for node in coupling.graph.nodes:
@@ -99,9 +100,21 @@ def _families_by_operator(
         if name in _ATTENTION and not any(coupling.is_parameter(i) for i in node.all_input_nodes):
             operands = [families(i) for i in node.all_input_nodes[:2]]
             heads |= families(node).intersection(*operands)
-        elif name == "add" and len(node.all_input_nodes) == 2:
+        elif name == "add" and len({layers[i] for i in node.all_input_nodes}) == 2:
             widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
     return heads, widths
+
+
+def _layers_behind(coupling: Coupling) -> dict[Node, frozenset[str]]:
+    """For every node the layers whose features it holds, up to the next layer."""
+    names = {use.layer for use in coupling.uses.values() if use.role == "output"}
+    behind: dict[Node, frozenset[str]] = {}
+    for node in coupling.graph.nodes:
+        if node.name in names:
+            behind[node] = frozenset([node.name])
+        else:
+            behind[node] = frozenset().union(*(behind[i] for i in node.all_input_nodes))
+    return behind
 
 
 def _common_path(paths: list[str]) -> str:

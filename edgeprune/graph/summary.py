@@ -32,7 +32,8 @@ class Summary:
         if self.unprunable:
             lines.append(f"not prunable: {', '.join(self.unprunable)}")
         for (operator, place, reason), count in self.frozen_by_operator():
-            lines.append(f"  {operator} at {place} froze {count} dimensions: {reason}")
+            who = f"{operator} at {place}" if operator else "the rules"
+            lines.append(f"  {who} froze {count} dimensions: {reason}")
         if self.renormalised:
             lines.append(f"statistics over survivors: {', '.join(self.renormalised)}")
         return "\n".join(lines)

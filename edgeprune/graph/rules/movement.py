@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 _DIRECT = (
     "unsqueeze", "split", "chunk", "split_with_sizes", "tensor_split", "narrow",
-    "movedim", "flip", "tile", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-    "slice", "select", "mT", "repeat_interleave",
-
+    "movedim", "flip", "tile", "pixel_shuffle", "pixel_unshuffle",
+    "slice", "select", "repeat_interleave",
 )  # fmt: skip
 
 
@@ -45,7 +44,7 @@ def label_positional(c: "Coupling", node: Node) -> Any:
     return run_on_labels(c, node, x)
 
 
-@labels("permute", "transpose", "t", "squeeze")
+@labels("permute", "transpose", "t", "numpy_T", "mT", "squeeze")
 def label_permuted(c: "Coupling", node: Node) -> Any:
     """Like the others, but a weight may be moved before it is used."""
     weight = moved_weight(c, node)
@@ -68,8 +67,8 @@ def label_item(c: "Coupling", node: Node) -> Any:
 # -- weights that are moved before use
 
 _TRANSPARENT = {
-    "transpose", "t", "permute", "squeeze", "unsqueeze", "to", "contiguous", "detach", "clone",
-    "mul", "div", "type_as", "alias",
+    "transpose", "t", "numpy_T", "mT", "permute", "squeeze", "unsqueeze", "to", "contiguous",
+    "detach", "clone", "mul", "div", "type_as", "alias",
 }  # fmt: skip
 
 
@@ -111,8 +110,11 @@ def moved_weight(c: "Coupling", node: Node) -> "Weight | None":
     order: list[int] = list(range(rank))
     if name == "permute":
         order = [d % rank for d in c.argument(node, 1, "dims")]
-    elif name in ("transpose", "t"):
-        first, second = (0, 1) if name == "t" else (node.args[1], node.args[2])
+    elif name == "numpy_T":
+        order.reverse()
+    elif name in ("transpose", "t", "mT"):
+        named = {"t": (0, 1), "mT": (-2, -1)}
+        first, second = named[name] if name in named else (node.args[1], node.args[2])
         order[first], order[second] = order[second], order[first]  # type: ignore[index]
     dims, axes = [weight.dims[d] for d in order], [weight.axes[d] for d in order]
     if name in ("squeeze", "unsqueeze"):
