@@ -57,6 +57,16 @@ def capture(
     example = tuple(example_inputs)
     _check_inputs(example)
     notes: list[str] = []
+    with _inference(model):
+        return _capture(model, example, sample_inputs, notes)
+
+
+def _capture(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    sample_inputs: Sequence[Tensor] | None,
+    notes: list[str],
+) -> Captured:
     model = _bake_parametrizations(model, notes)
     module: fx.GraphModule | None = None
     varying = _varying_dims(example, sample_inputs)
@@ -112,6 +122,18 @@ def _export(
             return program.module(check_guards=False)
     except Exception as error:
         raise CaptureError(_explain(error)) from error
+
+
+@contextlib.contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """All modules in eval mode; afterwards in the mode they were in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextlib.contextmanager

@@ -192,8 +192,24 @@ class Shrinker:
         else:
             self.copies[node] = self.copy_call(node, self.full)
         copied = self.copies[node]
-        copied.meta = dict(node.meta)
+        copied.meta = self._new_meta(node)
         copied.name = node.name
+
+    def _new_meta(self, node: Node) -> dict[str, Any]:
+        """The captured node's meta with the shapes of what is left."""
+        meta = {key: value for key, value in node.meta.items() if key != "shapes"}
+        index = iter(range(len(output_shapes(node))))
+
+        def smaller(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            shape = self.new_shape(node, next(index))
+            wide = self.compact.get(node, shape)
+            sizes = [min(pair) for pair in zip(shape, wide, strict=True)]
+            return torch.empty(sizes, dtype=value.dtype, device="meta")
+
+        meta["val"] = torch.utils._pytree.tree_map(smaller, node.meta.get("val"))
+        return meta
 
     def _loses(self, node: Node) -> bool:
         found = self.layout.values.get(node)

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.fx import Node
 
 from edgeprune.errors import StructureError
@@ -117,6 +121,8 @@ class _ShapeCheck(fx.Interpreter):
         original = self.shrinker.nodes_by_name.get(n.name)
         try:
             result = super().run_node(n)
+        except (DynamicOutputShapeException, DataDependentOutputException) as error:
+            raise _ShapesUnknown from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "fails"
             raise _Mismatch(original, f"rewriting fails: {reason}") from error
@@ -135,6 +141,10 @@ class _ShapeCheck(fx.Interpreter):
                 raise _Mismatch(original, f"rewriting gives {list(tensor.shape)}, not {list(want)}")
 
 
+class _ShapesUnknown(Exception):
+    """From here on shapes depend on values; rules freeze what such operators touch."""
+
+
 class _Mismatch(Exception):
     def __init__(self, node: Node | None, reason: str) -> None:
         super().__init__(reason)
@@ -148,6 +158,8 @@ def find_mismatch(shrinker: Shrinker, module: fx.GraphModule) -> tuple[Node, str
         inputs = [mode.from_tensor(x) for x in shrinker.captured.example_inputs]
         try:
             _ShapeCheck(shrinker, module).run(*inputs)
+        except _ShapesUnknown:
+            return None
         except _Mismatch as mismatch:
             node = mismatch.node or next(iter(shrinker.nodes_by_name.values()))
             return node, mismatch.reason

@@ -125,3 +125,34 @@ def test_outputs_are_a_flat_tuple() -> None:
     x = torch.randn(2)
     a, b, c = capture(Net(), (x,)).module(x)
     torch.testing.assert_close((a, b, c), (x + 1, x * 2, x - 1))
+
+
+def test_training_mode_does_not_leak_into_the_graph() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    x = torch.randn(2, 3, 4, 4)
+    captured = capture(model, (x,))
+    assert model.training and model[2].training
+    torch.testing.assert_close(captured.module(x)[0], model.eval()(x))
+
+
+def test_shapes_that_depend_on_values_freeze_only_what_they_touch() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.b(self.a(x).relu())
+            return self.c(y), torch.nonzero(y > 0)
+
+    model = Net()
+    x = torch.randn(2, 4)
+    network = analyse(capture(model, (x,)))
+    touched = {slot.tensor for s in network.structures.values() for slot in s.slots}
+    assert touched == {"a.weight", "a.bias", "b.weight"}
+    (name,) = network.structures
+    shrunk = network.shrink({name: [1, 4]})
+    with torch.no_grad():
+        model.b.weight[:, [0, 2, 3, 5, 6, 7]] = 0
+    for have, want in zip(shrunk(x), model(x), strict=True):
+        torch.testing.assert_close(have, want)

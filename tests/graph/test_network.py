@@ -1,5 +1,7 @@
 """What a network tells about itself, and what it refuses."""
 
+import copy
+
 import networks
 import pytest
 import torch
@@ -63,6 +65,13 @@ def test_shrunk_parameters_are_own_and_trainable(network: Network) -> None:
             p.zero_()
     for name, p in network.captured.module.named_parameters():
         assert torch.equal(p, before[name])
+
+
+def test_copies_carry_their_new_shapes(network: Network) -> None:
+    shrunk = copy.deepcopy(network.shrink(half(network)))
+    shapes = {n.name: n.meta["val"].shape for n in shrunk.graph.nodes if n.op == "call_function"}
+    assert tuple(shapes["op_0_1_conv1"]) == (1, 3, 8, 8)
+    assert tuple(shrunk(*network.captured.example_inputs)[0].shape) == (1, 4)
 
 
 def test_state_replaces_the_captured_parameters(network: Network) -> None:
