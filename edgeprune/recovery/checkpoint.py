@@ -7,6 +7,7 @@ and augmentation are functions of the seed and the position.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from edgeprune.recovery.working import Precision
 
 _FILE = "checkpoint.safetensors"
 _MODEL, _OPTIMISER = "model.", "optimiser."
+
+Optimisers = Sequence[torch.optim.Optimizer]
 
 
 @dataclass
@@ -45,6 +48,7 @@ class State:
         stopped: Why the run ended; empty while it has not.
         notes: What was chosen and what happened.
         history: One entry an evaluation.
+        answers: Whether the teacher's outputs were computed once for all samples.
     """
 
     precision: Precision
@@ -65,6 +69,7 @@ class State:
     stopped: str = ""
     notes: list[str] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    answers: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +80,17 @@ class Saved:
     tensors: dict[str, Tensor]
 
     @torch.no_grad()
-    def restore(self, module: fx.GraphModule, optimiser: torch.optim.Optimizer) -> None:
+    def restore(self, module: fx.GraphModule, optimisers: Optimisers) -> None:
         """Put weights, statistics and moments back."""
         _restore(module, _below(_MODEL, self.tensors))
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(_OPTIMISER, self.tensors).items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = _laid_out(value, parameters[int(index)])
-        groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        for number, optimiser in enumerate(optimisers):
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            moments: dict[int, dict[str, Any]] = {}
+            for key, value in _below(f"{_OPTIMISER}{number}.", self.tensors).items():
+                index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = _laid_out(value, parameters[int(index)])
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
 class Checkpoints:
@@ -99,12 +105,14 @@ class Checkpoints:
         self._folder = folder
         self._identity = identity
 
-    def save(self, state: State, module: fx.GraphModule, optimiser: torch.optim.Optimizer) -> None:
+    def save(self, state: State, module: fx.GraphModule, optimisers: Optimisers) -> None:
         """Write everything, then remove best weights that nothing refers to any more."""
         tensors = {f"{_MODEL}{name}": value for name, value in _unique_state(module).items()}
-        for index, moments in optimiser.state_dict()["state"].items():
-            for name, value in moments.items():
-                tensors[f"{_OPTIMISER}{index}.{name}"] = value
+        for number, optimiser in enumerate(optimisers):
+            for index, moments in optimiser.state_dict()["state"].items():
+                for name, value in moments.items():
+                    key = f"{_OPTIMISER}{number}.{index}.{name}"
+                    tensors[key] = torch.as_tensor(value)
         header = {"identity": self._identity, "state": json.dumps(asdict(state))}
         _write(self._folder / _FILE, tensors, header)
         for path in self._folder.glob("best-*.safetensors"):
@@ -177,8 +185,10 @@ def _restore(module: fx.GraphModule, tensors: dict[str, Tensor]) -> None:
         state[name].copy_(value)
 
 
-def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor | int:
     """The moment in the memory order of its parameter: the fused optimiser goes by memory."""
+    if moment.dim() == 0 and not moment.is_floating_point():
+        return int(moment)
     if moment.shape != parameter.shape:
         return moment
     return torch.empty_like(parameter).copy_(moment)

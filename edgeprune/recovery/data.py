@@ -30,6 +30,22 @@ class Position:
     index: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A batch to train on.
+
+    Attributes:
+        tensors: The inputs.
+        rows: Numbers of the samples in their window, in the order they were read.
+    """
+
+    tensors: Batch
+    rows: Tensor
+
+
+Maker = Callable[[], Draw]
+
+
 class TrainingData:
     """Batches to train on, endlessly, and batches held back that are never trained on.
 
@@ -63,11 +79,16 @@ class TrainingData:
         self._cached: tuple[int, list[Batch]] = (0, kept)
 
     @property
+    def whole(self) -> bool:
+        """Whether the first window holds everything."""
+        return self._whole
+
+    @property
     def first_window(self) -> list[Batch]:
         """The task's batches that training sees first, without those held back."""
         return self._cached[1]
 
-    def stream(self, position: Position) -> Iterator[tuple[Batch, Position]]:
+    def stream(self, position: Position) -> Iterator[tuple[Draw, Position]]:
         """Batches from ``position`` on, each with the position behind it."""
         epoch, first, skip = position.epoch, position.window, position.index
         while True:
@@ -81,7 +102,7 @@ class TrainingData:
     def typical(self) -> Batch:
         """The batch of median size among those of the first epoch."""
         makers = self._order(self.first_window, 0, 0)
-        some = sorted((make() for make in makers[:9]), key=lambda batch: batch[0].numel())
+        some = sorted((make().tensors for make in makers[:9]), key=lambda batch: batch[0].numel())
         return some[len(some) // 2]
 
     def _windows(self, first: int) -> Iterator[tuple[int, list[Batch]]]:
@@ -98,7 +119,7 @@ class TrainingData:
                 yield number, window
             number += 1
 
-    def _order(self, window: list[Batch], epoch: int, number: int) -> list[Callable[[], Batch]]:
+    def _order(self, window: list[Batch], epoch: int, number: int) -> list[Maker]:
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) * 1_009 + number)
         makers = _regrouped(window, self._size, generator) if self._size else _as_they_are(window)
         order = torch.randperm(len(makers), generator=generator).tolist()
@@ -142,19 +163,26 @@ def _part(window: list[Batch], held_at: frozenset[int]) -> tuple[list[Batch], li
     return [tuple(t[:cut] for t in batch)], [tuple(t[cut:] for t in batch)]
 
 
-def _as_they_are(window: list[Batch]) -> list[Callable[[], Batch]]:
-    return [lambda batch=batch: batch for batch in window]  # type: ignore[misc]
+def _as_they_are(window: list[Batch]) -> list[Maker]:
+    makers: list[Maker] = []
+    first = 0
+    for batch in window:
+        rows = torch.arange(first, first + len(batch[0]))
+        makers.append(lambda batch=batch, rows=rows: Draw(batch, rows))  # type: ignore[misc]
+        first += len(batch[0])
+    return makers
 
 
-def _regrouped(
-    window: list[Batch], size: int, generator: torch.Generator
-) -> list[Callable[[], Batch]]:
+def _regrouped(window: list[Batch], size: int, generator: torch.Generator) -> list[Maker]:
     """Samples of equal shape, shuffled and cut into batches of about ``size``."""
-    groups: dict[object, list[tuple[int, int]]] = {}
+    groups: dict[object, list[tuple[int, int, int]]] = {}
+    first = 0
     for number, batch in enumerate(window):
         key = tuple((tensor.shape[1:], tensor.dtype) for tensor in batch)
-        groups.setdefault(key, []).extend((number, row) for row in range(len(batch[0])))
-    makers: list[Callable[[], Batch]] = []
+        samples = len(batch[0])
+        groups.setdefault(key, []).extend((number, row, first + row) for row in range(samples))
+        first += samples
+    makers: list[Maker] = []
     for members in groups.values():
         order = torch.randperm(len(members), generator=generator).tolist()
         # A small remainder is spread over the others: a batch of two trains badly.
@@ -165,12 +193,12 @@ def _regrouped(
     return makers
 
 
-def _maker(window: list[Batch], chosen: list[tuple[int, int]]) -> Callable[[], Batch]:
-    def make() -> Batch:
-        inputs = len(window[0])
-        return tuple(
-            torch.stack([window[number][index][row] for number, row in chosen])
-            for index in range(inputs)
+def _maker(window: list[Batch], chosen: list[tuple[int, int, int]]) -> Maker:
+    def make() -> Draw:
+        tensors = tuple(
+            torch.stack([window[number][index][row] for number, row, _ in chosen])
+            for index in range(len(window[0]))
         )
+        return Draw(tensors, torch.tensor([which for _, _, which in chosen]))
 
     return make

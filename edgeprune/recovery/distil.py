@@ -10,15 +10,22 @@ import torch
 from torch import fx
 
 from edgeprune.recipe import RecoveryRecipe
+from edgeprune.recovery.answers import answers_of, answers_pay
 from edgeprune.recovery.checkpoint import Checkpoints, State, identity_of
-from edgeprune.recovery.data import Batch, Batches, TrainingData
+from edgeprune.recovery.data import Batches, Draw, TrainingData
 from edgeprune.recovery.features import paired_joints
 from edgeprune.recovery.holdout import Holdout
-from edgeprune.recovery.precision import choose_precision
+from edgeprune.recovery.precision import choose_precision, step_seconds
 from edgeprune.recovery.schedules import Pace, affordable_end, rate_factor
 from edgeprune.recovery.settings import resolve
 from edgeprune.recovery.trainer import Trainer
-from edgeprune.recovery.working import convolves, set_layout, training_copy
+from edgeprune.recovery.working import (
+    Precision,
+    convolves,
+    inference_copy,
+    set_layout,
+    training_copy,
+)
 
 Progress = Callable[[float, str], None]
 
@@ -65,6 +72,7 @@ def recover(
     minutes: float,
     folder: Path,
     progress: Progress | None = None,
+    shared: Path | None = None,
 ) -> Recovered:
     """Train ``student`` in place to do what ``teacher`` does, and keep its best weights.
 
@@ -79,12 +87,14 @@ def recover(
         minutes: Most wall-clock minutes, over all resumed parts; ignored with ``recipe.steps``.
         folder: For checkpoints.
         progress: Called with the share done and a note.
+        shared: Folder for the dense network's answers, which all members of a family can use;
+            ``folder`` if None.
 
     Raises:
         TaskError: Too few samples to hold any back.
         WorkspaceError: Checkpoints cannot be written.
     """
-    run = _Run(student, teacher, batches, recipe, minutes, folder, progress or _silent)
+    run = _Run(student, teacher, batches, recipe, minutes, folder, progress or _silent, shared)
     return run.finish(run.train())
 
 
@@ -100,6 +110,7 @@ class _Run:
         minutes: float,
         folder: Path,
         progress: Progress,
+        shared: Path | None,
     ) -> None:
         self._began_s = time.monotonic()
         self._before_s = 0.0
@@ -109,6 +120,7 @@ class _Run:
         self._settings = resolve(recipe, student)
         identity = identity_of(student, recipe, self._settings, minutes)
         self._checkpoints = Checkpoints(folder, identity)
+        self._shared = shared or folder
         _prepare(student)
         progress(0.0, "reading batches")
         self._data = TrainingData(
@@ -120,10 +132,10 @@ class _Run:
         """Run until the end; the state then says why it ended."""
         state = self._start()
         saved_s = shown_s = self._elapsed_s()
-        for batch, position in self._data.stream(state.position):
+        for draw, position in self._data.stream(state.position):
             if state.stopped:
                 break
-            self._step(state, batch)
+            self._step(state, draw)
             state.position = position
             state.elapsed_s = now_s = self._elapsed_s()
             self._look(state)
@@ -151,22 +163,46 @@ class _Run:
         if saved is not None:
             state, self._before_s = saved.state, saved.state.elapsed_s
             self._build(state)
-            saved.restore(self._student, self._trainer.optimiser)
+            saved.restore(self._student, self._trainer.optimisers)
             return state
-        precision, reason = choose_precision(
-            self._recipe.precision, self._student, self._data.typical()
-        )
+        batch = self._data.typical()
+        precision, reason = choose_precision(self._recipe.precision, self._student, batch)
         state = State(precision, Pace(0, 0.0, self._recipe.steps or _UNPLANNED))
         state.notes.append(f"trained in {precision}: {reason}")
+        state.answers = self._answers_pay(precision)
         self._build(state)
         self._progress(0.0, f"{self._settings}; {state.notes[0]}")
         self._evaluate(state, 0.0)
         self._save(state)
         return state
 
+    def _answers_pay(self, precision: Precision) -> bool:
+        """Whether the teacher is asked about everything once, and not at each step."""
+        settings, batch = self._settings, self._data.typical()
+        if settings.loss.features or settings.augment != "none" or not self._data.whole:
+            return False
+        steps: float = self._recipe.steps
+        if not steps:
+            copy = training_copy(self._student, precision=precision)
+            steps = self._budget_s / step_seconds(copy, self._student, batch)
+        return answers_pay(self._teacher, self._data.first_window, steps * len(batch[0]))
+
     def _build(self, state: State) -> None:
-        student, teacher, settings = self._student, self._teacher, self._settings
-        pairs = paired_joints(student.graph, teacher.graph) if settings.loss.features else ()
+        """Make what trains and what judges."""
+        student, settings = self._student, self._settings
+        pairs: tuple[str, ...] = ()
+        if settings.loss.features:
+            pairs = paired_joints(student.graph, self._teacher.graph)
+        teacher = inference_copy(self._teacher, pairs, precision=state.precision)
+        answers = None
+        if state.answers:
+            answers = answers_of(
+                teacher,
+                self._data.first_window,
+                self._shared,
+                f"{identity_of(self._teacher)} {state.precision}",
+                lambda note: self._progress(state.pace.at(state.step), note),
+            )
         self._trainer = Trainer(
             student,
             teacher,
@@ -175,12 +211,13 @@ class _Run:
             self._recipe,
             settings,
             state.precision,
+            answers,
         )
         self._judged = training_copy(student, precision=state.precision)
 
-    def _step(self, state: State, batch: Batch) -> None:
+    def _step(self, state: State, draw: Draw) -> None:
         """Train on one batch; go back to the best weights where that fails."""
-        loss = self._trainer.gradients(batch, state.step)
+        loss = self._trainer.gradients(draw, state.step)
         if math.isfinite(loss) and self._trainer.update(self._rate(state)):
             state.loss_sum += loss
             state.loss_count += 1
@@ -259,10 +296,11 @@ class _Run:
         state.setbacks += 1
         state.rate_scale *= _SETBACK_SCALE
         self._checkpoints.load_best(state.best_step, self._student)
-        self._trainer.optimiser.state.clear()
+        for optimiser in self._trainer.optimisers:
+            optimiser.state.clear()
 
     def _save(self, state: State) -> None:
-        self._checkpoints.save(state, self._student, self._trainer.optimiser)
+        self._checkpoints.save(state, self._student, self._trainer.optimisers)
 
     def _show(self, state: State) -> None:
         share = state.pace.at(state.step)

@@ -32,7 +32,7 @@ def choose_precision(wanted: str, student: fx.GraphModule, batch: Batch) -> tupl
         return "f32", f"bf16 changes the outputs by {error:.0%}"
     if wanted == "bf16":
         return "bf16", "as the recipe says"
-    slow_s, fast_s = _step_s(exact, student, batch), _step_s(rounded, student, batch)
+    slow_s, fast_s = step_seconds(exact, student, batch), step_seconds(rounded, student, batch)
     if fast_s < slow_s:
         return "bf16", f"{slow_s / fast_s:.1f}x as fast as f32"
     return "f32", f"bf16 would take {fast_s / slow_s:.1f}x as long"
@@ -48,7 +48,7 @@ def _difference(rounded: fx.GraphModule, exact: fx.GraphModule, batch: Batch) ->
     return worst if worst == worst else float("inf")
 
 
-def _step_s(copy: fx.GraphModule, student: fx.GraphModule, batch: Batch) -> float:
+def step_seconds(copy: fx.GraphModule, student: fx.GraphModule, batch: Batch) -> float:
     """Seconds of the fastest of three forward and backward passes."""
     times = []
     for _ in range(3):

@@ -1,17 +1,19 @@
 """One optimisation step: the teacher's answer, the student's, their distance, an update."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx
 
 from edgeprune.recipe import RecoveryRecipe
+from edgeprune.recovery.answers import Answers
 from edgeprune.recovery.augment import augmented
-from edgeprune.recovery.data import Batch
+from edgeprune.recovery.data import Draw
 from edgeprune.recovery.losses import DistillationLoss
 from edgeprune.recovery.settings import Settings
-from edgeprune.recovery.working import Precision, inference_copy, training_copy
+from edgeprune.recovery.working import Precision, lookup_tables, training_copy
+
+_BETAS = (0.9, 0.98)
 
 
 class Trainer:
@@ -22,10 +24,11 @@ class Trainer:
 
     Args:
         student: The network to train.
-        teacher: The dense network.
+        teacher: The dense network, made ready for inference; it returns the pairs as well.
         pairs: Nodes compared inside both.
         variances: See :class:`DistillationLoss`.
-        precision: Arithmetic of both networks.
+        precision: Arithmetic of the student.
+        answers: What the teacher would say, where that is known.
     """
 
     def __init__(
@@ -37,55 +40,64 @@ class Trainer:
         recipe: RecoveryRecipe,
         settings: Settings,
         precision: Precision,
+        answers: Answers | None = None,
     ) -> None:
         self._recipe = recipe
         self._settings = settings
         self._student = training_copy(
             student, pairs, precision=precision, batchnorm=settings.batchnorm
         )
-        self._teacher = inference_copy(teacher, pairs, precision=precision)
+        self._teacher = teacher
+        self._answers = answers
         self._loss = DistillationLoss(settings.loss, variances)
-        self.parameters = [p for p in student.parameters() if p.requires_grad]
-        self.optimiser = make_optimiser(student, recipe, settings)
+        tables = lookup_tables(student)
+        trainable = {n: p for n, p in student.named_parameters() if p.requires_grad}
+        self._dense = [p for name, p in trainable.items() if name not in tables]
+        self._tables = [p for name, p in trainable.items() if name in tables]
+        self.optimisers = _optimisers(self._dense, self._tables, recipe.weight_decay)
 
-    def gradients(self, batch: Batch, step: int) -> float:
+    def gradients(self, draw: Draw, step: int) -> float:
         """Compute the gradients of one batch, anew; returns its loss."""
         generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
-        batch = augmented(batch, self._settings.augment, generator)
-        with torch.no_grad():
-            wanted = self._teacher(*batch)
+        batch = augmented(draw.tensors, self._settings.augment, generator)
+        if self._answers is not None:
+            wanted = self._answers.of(draw.rows)
+        else:
+            with torch.no_grad():
+                wanted = self._teacher(*batch)
         loss: Tensor = self._loss(self._student(*batch), wanted)
-        for parameter in self.parameters:
+        for parameter in (*self._dense, *self._tables):
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def update(self, learning_rate: float) -> bool:
         """Take one step; False, without a step, if a gradient is not finite."""
-        given = [p for p in self.parameters if p.grad is not None]
+        given = [p for p in self._dense if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in given if p.grad is not None])
-        if not math.isfinite(float(norm)):
+        looked_up = [p.grad for p in self._tables if p.grad is not None]
+        finite = [torch.isfinite(norm), *(torch.isfinite(g._values()).all() for g in looked_up)]
+        if not all(finite):
             return False
         if self._recipe.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(given, self._recipe.gradient_clip, norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            optimiser.step()
         return True
 
 
-def make_optimiser(
-    student: fx.GraphModule, recipe: RecoveryRecipe, settings: Settings
-) -> torch.optim.AdamW:
-    """AdamW over everything trainable; vectors (biases, norms) do not decay."""
-    trainable = [p for p in student.parameters() if p.requires_grad]
+def _optimisers(
+    dense: Sequence[Tensor], tables: Sequence[Tensor], weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW for what every step touches, without decay of vectors; sparse Adam for tables."""
     groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in dense if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in dense if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=_BETAS, fused=True)]
+    if tables:
+        optimisers.append(torch.optim.SparseAdam(list(tables), betas=_BETAS))
+    return optimisers

@@ -22,6 +22,8 @@ Precision = Literal["f32", "bf16"]
 # These take a float32 weight beside a bfloat16 input and keep it exact.
 _MIXED = frozenset({"batch_norm", "layer_norm", "group_norm"})
 _BATCH_NORM_TRAINING = 5
+# Elements from which a table's dense gradient would cost more than the rest of a step's update.
+_LARGE_TABLE = 1_000_000
 
 
 def training_copy(
@@ -41,6 +43,7 @@ def training_copy(
     """
     copy = return_also(module, features)
     outputs = len(copy.graph.output_node().args[0]) - len(features)  # type: ignore[arg-type]
+    _sparse_gradients(copy)
     _channels_last_inputs(copy.graph)
     if batchnorm:
         _normalise_by_batch(copy.graph)
@@ -65,6 +68,17 @@ def inference_copy(
     copy.graph.eliminate_dead_code()
     copy.recompile()
     return copy
+
+
+def lookup_tables(module: fx.GraphModule) -> frozenset[str]:
+    """Large embedding tables that are only looked up: a step touches few of their rows."""
+    return frozenset(
+        str(node.target)
+        for node in module.graph.nodes
+        if node.op == "get_attr"
+        and operator.attrgetter(str(node.target))(module).numel() >= _LARGE_TABLE
+        and all(op_name(user) == "embedding" for user in node.users)
+    )
 
 
 def convolves(module: fx.GraphModule) -> bool:
@@ -102,6 +116,17 @@ def additive_mask(mask: Tensor, like: Tensor) -> Tensor:
         return mask.to(like.dtype)
     zeros = torch.zeros((), dtype=like.dtype)
     return torch.where(mask, zeros, torch.finfo(like.dtype).min)
+
+
+def _sparse_gradients(module: fx.GraphModule) -> None:
+    """Let large tables get gradients of the rows that were looked up only."""
+    tables = lookup_tables(module)
+    for node in module.graph.nodes:
+        if op_name(node) == "embedding" and node.args[0].target in tables:
+            padding = argument(node, 2, "padding_idx", -1)
+            by_frequency = argument(node, 3, "scale_grad_by_freq", False)
+            node.args = (*node.args[:2], padding, by_frequency, True)
+            node.kwargs = {}
 
 
 def _channels_last_inputs(graph: fx.Graph) -> None:

@@ -42,10 +42,10 @@ class Cnn(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, heads: int, inner: int) -> None:
+    def __init__(self, heads: int, inner: int, words: int = 40) -> None:
         super().__init__()
         self.heads = heads
-        self.words = nn.Embedding(40, 16)
+        self.words = nn.Embedding(words, 16)
         self.query, self.key, self.value = (nn.Linear(16, 4 * heads) for _ in range(3))
         self.out = nn.Linear(4 * heads, 16)
         self.norm = nn.LayerNorm(16)
@@ -83,16 +83,24 @@ def cnn() -> tuple[fx.GraphModule, fx.GraphModule, Batches]:
     return (*_captured(Cnn(4), teacher, (data[0][0][:1],), (data[0][0][:3],)), lambda: iter(data))
 
 
-def encoder() -> tuple[fx.GraphModule, fx.GraphModule, Batches]:
+def lookup() -> tuple[fx.GraphModule, fx.GraphModule, Batches]:
+    """As :func:`encoder`, with a table of words as large as real ones."""
+    return encoder(70_000)
+
+
+def encoder(words: int = 40) -> tuple[fx.GraphModule, fx.GraphModule, Batches]:
     """Student, teacher and batches of 12 sentences, of five lengths."""
     torch.manual_seed(0)
     data = []
     for length in (4, 5, 7, 9, 12) * 3:
         mask = torch.ones(12, length, dtype=torch.long)
         mask[::2, -1] = 0
-        data.append((torch.randint(0, 40, (12, length)), mask))
+        data.append((torch.randint(0, words, (12, length)), mask))
     example = (torch.ones(1, 6, dtype=torch.long), torch.ones(1, 6, dtype=torch.long))
-    return (*_captured(Encoder(1, 8), Encoder(4, 64), example, data[0]), lambda: iter(data))
+    return (
+        *_captured(Encoder(1, 8, words), Encoder(4, 64, words), example, data[0]),
+        lambda: iter(data),
+    )
 
 
 def _captured(

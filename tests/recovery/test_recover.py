@@ -64,7 +64,7 @@ def test_another_seed_gives_another_result(tmp_path: Path) -> None:
     assert not equal_states(first.module, second.module)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "lookup"])
 def test_killed_runs_end_as_unbroken_ones(name: str, tmp_path: Path) -> None:
     """The child kills its own forks with SIGKILL at random times and then compares."""
     done = subprocess.run(
@@ -76,6 +76,19 @@ def test_killed_runs_end_as_unbroken_ones(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[0]) >= 2, "too few runs were killed midway to prove anything"
+
+
+def test_answers_known_beforehand_teach_the_same(tmp_path: Path) -> None:
+    loss = LossRecipe(features=0.0)
+    asked = run("encoder", tmp_path / "few", loss=loss, steps=3)
+    shared = tmp_path / "shared"
+    student, teacher, batches = small_networks.encoder()
+    recipe = RecoveryRecipe(steps=200, precision="f32", loss=loss)
+    known = recover(
+        student, teacher, batches, recipe, minutes=1, folder=tmp_path / "many", shared=shared
+    )
+    assert len(list(shared.iterdir())) == 1 and not list((tmp_path / "few").glob("answers*"))
+    assert known.best_fidelity > asked.best_fidelity
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

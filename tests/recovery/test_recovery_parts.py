@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import small_networks
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from edgeprune.errors import TaskError
 from edgeprune.graph.capture import capture
 from edgeprune.recipe import LossRecipe, RecoveryRecipe
+from edgeprune.recovery.answers import answers_of, answers_pay
 from edgeprune.recovery.augment import augmented
-from edgeprune.recovery.data import Position, TrainingData
+from edgeprune.recovery.data import Draw, Position, TrainingData
 from edgeprune.recovery.features import joints, paired_joints, return_also
 from edgeprune.recovery.losses import feature_loss, kl_loss, output_loss, similarity_loss
 from edgeprune.recovery.precision import choose_precision
@@ -50,11 +52,12 @@ def test_an_epoch_holds_every_sample_once_but_those_held_back(
     )
     held = [int(row[0]) for batch in data.held for row in batch[0]]
     seen: list[int] = []
-    for batch, position in data.stream(Position()):
+    for draw, position in data.stream(Position()):
         if position.epoch > 0:
             break
-        assert all(torch.equal(ids.float(), values) for ids, values in zip(*batch))
-        seen += [int(row[0]) for row in batch[0]]
+        ids, values = draw.tensors
+        assert torch.equal(ids.float(), values)
+        seen += [int(row[0]) for row in ids]
     total = sum(s for s, _ in shape)
     assert held and sorted(held + seen) == list(range(total))
 
@@ -66,7 +69,7 @@ def test_the_stream_goes_on_from_any_position(
 ) -> None:
     batches = numbered([s for s, _ in shape], [length for _, length in shape])
 
-    def stream(position: Position) -> Iterator[tuple[tuple[Tensor, ...], Position]]:
+    def stream(position: Position) -> Iterator[tuple[Draw, Position]]:
         return TrainingData(
             lambda: iter(batches), size=size, holdout=0.3, seed=1, window_bytes=window_bytes
         ).stream(position)
@@ -75,15 +78,49 @@ def test_the_stream_goes_on_from_any_position(
     position = whole[taken - 1][1] if taken else Position()
     for (left, at), (right, there) in zip(whole[taken:], stream(position)):
         assert at == there
-        assert all(torch.equal(a, b) for a, b in zip(left, right))
+        assert all(torch.equal(a, b) for a, b in zip(left.tensors, right.tensors))
+        assert torch.equal(left.rows, right.rows)
 
 
 def test_epochs_differ_in_order() -> None:
     data = TrainingData(lambda: iter(numbered([8] * 8, [2] * 8)), size=4, holdout=0.1, seed=0)
     epochs: dict[int, list[int]] = {}
-    for batch, position in islice(data.stream(Position()), 28):
-        epochs.setdefault(position.epoch, []).extend(batch[0][:, 0].tolist())
+    for draw, position in islice(data.stream(Position()), 28):
+        epochs.setdefault(position.epoch, []).extend(draw.tensors[0][:, 0].tolist())
     assert sorted(epochs[0]) == sorted(epochs[1]) and epochs[0] != epochs[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(shapes, st.integers(0, 6))
+def test_rows_number_the_samples_of_the_window(shape: list[tuple[int, int]], size: int) -> None:
+    batches = numbered([s for s, _ in shape], [length for _, length in shape])
+    data = TrainingData(lambda: iter(batches), size=size, holdout=0.3, seed=5)
+    numbers = torch.cat([batch[0][:, 0] for batch in data.first_window])
+    for draw, _ in islice(data.stream(Position()), 12):
+        assert torch.equal(numbers[draw.rows], draw.tensors[0][:, 0])
+
+
+def test_answers_are_those_of_the_teacher_and_are_read_again(tmp_path: Path) -> None:
+    _, teacher, batches = small_networks.encoder()
+    data = TrainingData(batches, size=5, holdout=0.2, seed=0)
+    copy = inference_copy(teacher)
+    for _ in range(2):
+        answers = answers_of(copy, data.first_window, tmp_path, "teacher", lambda note: None)
+        for draw, _ in islice(data.stream(Position()), 10):
+            (wanted,) = copy(*draw.tensors)
+            assert torch.allclose(answers.of(draw.rows)[0], wanted, atol=1e-5)
+    answers_of(copy, data.first_window, tmp_path, "another teacher", lambda note: None)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_answers_pay_only_over_several_epochs_and_for_outputs_of_one_shape() -> None:
+    _, teacher, batches = small_networks.encoder()
+    window = list(batches())
+    samples = sum(len(batch[0]) for batch in window)
+    assert answers_pay(teacher, window, 5.0 * samples)
+    assert not answers_pay(teacher, window, 1.0 * samples)
+    states = return_also(teacher, ["norm"])
+    assert not answers_pay(states, window, 5.0 * samples)
 
 
 def test_a_single_sample_cannot_be_held_back() -> None:
@@ -153,6 +190,16 @@ def test_bf16_gradients_reach_the_shared_float32_parameters(name: str) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters()]))
     cosine = torch.cosine_similarity(gradients[0], gradients[1], dim=0)
     assert float(cosine) > 0.98
+
+
+def test_a_large_table_gets_gradients_of_the_rows_it_looked_up() -> None:
+    student, _, batches = small_networks.lookup()
+    ids, mask = next(iter(batches()))
+    output = training_copy(student, precision="bf16")(ids, mask)[0]
+    (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    gradient = student.words.weight.grad
+    assert gradient.is_sparse and gradient.dtype == torch.float32
+    assert set(gradient.coalesce().indices()[0].tolist()) <= set(ids.flatten().tolist())
 
 
 def test_training_by_batch_statistics_moves_the_running_ones() -> None:
