@@ -64,6 +64,8 @@ class EmptyRules:
     def _bias(self, node: Node) -> Node:
         """The layer's bias, shaped to broadcast over its output."""
         bias = node.args[0] if op_name(node) == "addmm" else argument(node, 2, "bias")
+        if any(node.kwargs.get(scale, 1) != 1 for scale in ("beta", "alpha")):
+            raise StructureError(f"{node.name} scales its bias; keep at least one unit it reads")
         rank = self.s.rank(node)
         shape = [1] * rank
         dim = 1 if op_name(node) in _CONVOLUTIONS else rank - 1

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from edgeprune.errors import InputError
+from edgeprune.graph.modules import attach
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -98,7 +99,7 @@ def _with_scopes(module: fx.GraphModule) -> fx.GraphModule:
     copies: dict[Node, Node] = {}
     root = nn.Module()
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        _place(root, f"{_WEIGHTS}.{name}", value)
+        attach(root, f"{_WEIGHTS}.{name}", value)
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem:
             root.add_module(node.name, _Operator(node.target))
@@ -112,16 +113,3 @@ def _with_scopes(module: fx.GraphModule) -> fx.GraphModule:
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     return fx.GraphModule(root, graph)
-
-
-def _place(root: nn.Module, name: str, value: Tensor) -> None:
-    """Set a parameter or buffer under its qualified name."""
-    *path, leaf = name.split(".")
-    for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
-    if isinstance(value, nn.Parameter):
-        root.register_parameter(leaf, value)
-    else:
-        root.register_buffer(leaf, value)

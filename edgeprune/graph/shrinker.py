@@ -14,6 +14,7 @@ from edgeprune.errors import StructureError
 from edgeprune.graph.capture import Captured
 from edgeprune.graph.emptied import EmptyRules
 from edgeprune.graph.layout import Layout, Units
+from edgeprune.graph.modules import attach
 from edgeprune.graph.ops import argument, hint, op_name, output_shapes
 from edgeprune.graph.rules import REWRITE_RULES
 from edgeprune.graph.rules.registry import Call
@@ -100,6 +101,12 @@ class Shrinker:
     def new_shape(self, node: Any, output: int = 0) -> tuple[int, ...]:
         """Shape after shrinking, at the example inputs."""
         return tuple(self.new_size(node, d, output) for d in range(self.rank(node, output)))
+
+    def copy_shape(self, node: Node, output: int = 0) -> tuple[int, ...]:
+        """Shape of the copy at the example inputs: smaller than the value where it is constant."""
+        shape = self.new_shape(node, output)
+        pairs = zip(shape, self.compact.get(node, shape), strict=True)
+        return tuple(min(pair) for pair in pairs)
 
     def changed_dims(self, node: Any) -> list[int]:
         """Dimensions that lose something."""
@@ -203,9 +210,7 @@ class Shrinker:
         def smaller(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            shape = self.new_shape(node, next(index))
-            wide = self.compact.get(node, shape)
-            sizes = [min(pair) for pair in zip(shape, wide, strict=True)]
+            sizes = self.copy_shape(node, next(index))
             return torch.empty(sizes, dtype=value.dtype, device="meta")
 
         meta["val"] = torch.utils._pytree.tree_map(smaller, node.meta.get("val"))
@@ -224,7 +229,7 @@ class Shrinker:
             shape = list(original.shape)
             for dim, positions in enumerate(kept):
                 shape[dim] = shape[dim] if positions is None else len(positions)
-            _attach(self.root, name, torch.empty(shape, dtype=original.dtype))
+            attach(self.root, name, torch.empty(shape, dtype=original.dtype))
             self.copies[node] = self.graph.get_attr(name)
             return
         value = original if state is None or name not in state else state[name]
@@ -235,9 +240,9 @@ class Shrinker:
             )
         small = select(value.detach(), self.parameter_survivors(name)).clone()
         if isinstance(original, nn.Parameter):
-            _attach(self.root, name, nn.Parameter(small, requires_grad=original.requires_grad))
+            attach(self.root, name, nn.Parameter(small, requires_grad=original.requires_grad))
         else:
-            _attach(self.root, name, small)
+            attach(self.root, name, small)
         self.copies[node] = self.graph.get_attr(name)
 
     def parameter_survivors(self, name: str) -> list[Kept | None]:
@@ -289,16 +294,3 @@ def select(value: Tensor, kept: list[Kept | None]) -> Tensor:
         if positions is not None:
             value = value.index_select(dim, torch.from_numpy(positions).to(value.device))
     return value
-
-
-def _attach(root: nn.Module, name: str, value: Tensor) -> None:
-    """Set a parameter or buffer under its qualified name."""
-    *path, leaf = name.split(".")
-    for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
-    if isinstance(value, nn.Parameter):
-        root.register_parameter(leaf, value)
-    else:
-        root.register_buffer(leaf, value)

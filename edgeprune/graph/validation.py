@@ -134,9 +134,7 @@ class _ShapeCheck(fx.Interpreter):
         parts = result if isinstance(result, tuple | list) else (result,)
         tensors = [part for part in parts if isinstance(part, Tensor)]
         for index, tensor in enumerate(tensors):
-            want = self.shrinker.compact.get(original) or self.shrinker.new_shape(original, index)
-            if any(size > 1 << 32 for size in want):
-                want = tuple(n if w > 1 << 32 else w for n, w in zip(tensor.shape, want))
+            want = self.shrinker.copy_shape(original, index)
             if tuple(tensor.shape) != want:
                 raise _Mismatch(original, f"rewriting gives {list(tensor.shape)}, not {list(want)}")
 
