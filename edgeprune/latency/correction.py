@@ -94,7 +94,8 @@ def fit_correction(
         [(kind_terms * units).reshape(len(s), kinds * _TERMS), emptied * emptied_unit_us]
     )
     fits = [_ridge(s, extra, total_us, allowed) for allowed in _ALLOWED]
-    best = min(range(len(fits)), key=lambda i: (round(_score(fits[i][1]), 5), i))
+    # The mean of absolute errors: one variant hit by a noisy neighbour does not decide.
+    best = min(range(len(fits)), key=lambda i: (round(float(np.mean(fits[i][1])), 5), i))
     weights, left_out = fits[best]
     slope = weights[1]
     terms = weights[3 : 3 + kinds * _TERMS].reshape(kinds, _TERMS) * units / slope
@@ -102,11 +103,6 @@ def fit_correction(
     corrected = s + np.einsum("vkt,kt->v", kind_terms, terms) + emptied @ emptied_us
     quadratic = _quadratic(corrected, total_us)
     return Correction(terms, emptied_us, quadratic, left_out, _ALLOWED[best])
-
-
-def _score(left_out: Floats) -> float:
-    """Root mean square that a single variant hit by a noisy neighbour does not decide."""
-    return float(np.sqrt(np.mean(np.minimum(left_out, _OUTLIER * np.median(left_out)) ** 2)))
 
 
 def _ridge(s: Floats, extra: Floats, total: Floats, allowed: float) -> tuple[Floats, Floats]:

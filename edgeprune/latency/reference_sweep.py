@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprune.devices import Device
 from edgeprune.latency.measure import save_inputs
@@ -152,8 +151,8 @@ def layer_onnx(layer: Layer) -> bytes:
     random = np.random.default_rng(0)
 
     def constant(name: str, shape: tuple[int, ...]) -> Any:
-        values: npt.NDArray[np.float32] = random.standard_normal(shape).astype(np.float32)
-        return numpy_helper.from_array(values / np.sqrt(np.prod(shape[1:]) + 1), name)
+        values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) + 1)
+        return numpy_helper.from_array(values.astype(np.float32), name)
 
     if layer.kind == "matmul":
         weights = [constant("weight", (layer.inputs, layer.outputs))]

@@ -24,6 +24,7 @@ _STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0)
 _ABSOLUTE_US = 0.3
 _OUTLIER = 3.0
 _REWEIGHTINGS = 4
+_SEVERAL = 5
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ class _Patch:
 
 
 def _fit_patch(points: Sizes, us: Floats, relative: Floats) -> _Patch:
-    cells, values, noise = _cells(points, us, relative)
+    cells, values, noise, counts = _cells(points, us, relative)
     features = _features(cells)
     weights, trust = _robust_weights(features, values, noise)
-    noise = noise / np.sqrt(trust)
+    # A median of several samples that is off the form is a step, a single sample may be a mishap.
+    noise = noise / np.sqrt(np.where(counts >= _SEVERAL, 1.0, trust))
     strengths, coefficients = _fit_process(cells, values - features @ weights, noise)
     return _Patch(weights, cells, coefficients, strengths)
 
@@ -110,15 +112,17 @@ def _robust_weights(features: Floats, values: Floats, noise: Floats) -> tuple[Fl
     return weights / scale, np.maximum(trust, 1e-3)
 
 
-def _cells(points: Sizes, us: Floats, relative: Floats) -> tuple[Sizes, Floats, Floats]:
-    """Samples with equal sizes put together: sizes, median, standard error of each."""
+def _cells(
+    points: Sizes, us: Floats, relative: Floats
+) -> tuple[Sizes, Floats, Floats, npt.NDArray[np.int64]]:
+    """Samples with equal sizes put together: sizes, median, standard error, how many."""
     cells, owner = np.unique(points, axis=0, return_inverse=True)
     owner = owner.reshape(-1)
     groups = [np.flatnonzero(owner == i) for i in range(len(cells))]
     values = np.array([np.median(us[group]) for group in groups])
     errors = [np.median(relative[group]) / np.sqrt(len(group)) for group in groups]
     counts = np.array([len(group) for group in groups])
-    return cells, values, np.array(errors) * values + _ABSOLUTE_US / np.sqrt(counts)
+    return cells, values, np.array(errors) * values + _ABSOLUTE_US / np.sqrt(counts), counts
 
 
 def _features(points: Sizes) -> Floats:
