@@ -26,7 +26,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 install: $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(BIN)/edgeprune compress --task digits --device x86 --target-speedup 2x --out $(DEMO_OUT)
+	$(BIN)/edgeprune compress --task digits --device x86 --target-speedup 2x --recipe quick --out $(DEMO_OUT)
 	$(BIN)/edgeprune report $(DEMO_OUT)
 
 test: $(INSTALLED)

@@ -7,7 +7,7 @@ from typing import Any
 from edgeprune import console
 from edgeprune.atomic import atomic_write_json
 from edgeprune.compress.calibration import first_samples
-from edgeprune.compress.candidate import Candidates, FitData
+from edgeprune.compress.candidate import Candidates
 from edgeprune.devices import device
 from edgeprune.errors import TargetMissed
 from edgeprune.latency import fingerprint
@@ -25,9 +25,6 @@ from edgeprune.stages.subject import make_subject
 from edgeprune.target import load_target
 from edgeprune.task import load_task
 from edgeprune.workspace import Workspace
-
-# Samples of the small refit that a candidate is scored after.
-_SCORED_FIT = 256
 
 
 def compress(request: CompressRequest) -> dict[str, Any]:
@@ -51,17 +48,15 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
         problem = price.allocation(latency, offer)
-        module = subject.network.captured.module
-        fit = FitData.of(module, first_samples(subject.calibration.fit, _SCORED_FIT))
-        damping = run.recipe.refit.damping
         closed: dict[Goal, Closed] = {}
         candidates = Candidates(
             subject.network,
             offer.alternatives,
             offer.grams,
-            fit,
+            first_samples(subject.calibration.fit, run.recipe.refit.scoring_samples),
             subject.calibration.score,
-            damping,
+            run.recipe.calibration.damping,
+            run.recipe.refit.damping,
             run.recipe.refit.enabled,
         )
         for goal in goals:
@@ -81,7 +76,8 @@ def finish(
     candidates: Candidates,
 ) -> dict[str, Any]:
     """Build, recover, judge and confirm every member, and write the report."""
-    judged, extra = {}, {}
+    judged: dict[Goal, deliver.Judged] = {}
+    extra: dict[Goal, dict[str, Any]] = {}
     minutes = run.request.recovery_minutes
     for goal in goals:
         levels = closed[goal].allocated.levels
@@ -104,6 +100,7 @@ def finish(
     ]
     report = report_record(run, subject, baselines, measurement, rows)
     atomic_write_json(run.folder / "report.json", report)
+    deliver.describe(run, subject, report)
     misses = deliver.missed(rows)
     if misses:
         raise TargetMissed(

@@ -22,11 +22,15 @@ class CalibrationRecipe(Checked):
     """Data seen while distortion is priced and weights are compensated.
 
     Attributes:
-        samples: Inputs (images, sentences) taken from the task's batches.
+        samples: Inputs (images, sentences) that Gram matrices and refits see.
+        distortion_samples: Inputs on which each alternative is measured alone.
+        damping: Ridge added to a Gram matrix, as a share of its mean diagonal.
         held_back: Further inputs that judge plans and fidelity and never fit anything.
     """
 
     samples: Count = 1024
+    distortion_samples: Count = 128
+    damping: Positive = 1e-3
     held_back: Count = 256
 
 
@@ -50,7 +54,7 @@ class SearchRecipe(Checked):
     time_limit_s: Positive = 30.0
     refine_minutes: Weight = 2.0
     scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
-    max_levels: Annotated[int, Range(2, 256)] = 16
+    max_levels: Annotated[int, Range(2, 256)] = 48
     kinds: tuple[str, ...] = ("all",)
     tolerance: Share = 0.02
     replans: Annotated[int, Range(0, 50)] = 6
@@ -62,11 +66,14 @@ class RefitRecipe(Checked):
 
     Attributes:
         enabled: Whether to refit at all.
-        damping: Ridge added to a Gram matrix, as a share of its mean diagonal.
+        damping: Ridges towards the present weights, as shares of the mean variance of the
+            inputs; the final refit tries each and the scoring data decide.
+        scoring_samples: Inputs of the small refit that precedes the scoring of a plan.
     """
 
     enabled: bool = True
-    damping: Positive = 1e-3
+    damping: tuple[Positive, ...] = (0.03, 0.3)
+    scoring_samples: Count = 256
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from edgeprune.graph.network import Network
 from torch import Tensor, fx
 
 from edgeprune.compress.alternatives import Alternatives, kept_units
 from edgeprune.compress.calibration import Batch
 from edgeprune.compress.consumers import reduced_weights
-from edgeprune.compress.executor import Values
 from edgeprune.compress.fidelity import output_error, run_batches
 from edgeprune.compress.layers import weighted_layers
-from edgeprune.compress.refit import Survivors, dense_targets, refit, refit_layers
+from edgeprune.compress.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
+from edgeprune.graph.network import Network
 
 Kept = Mapping[str, npt.NDArray[np.int64]]
 
@@ -54,25 +53,6 @@ def compensated_state(
 
 
 @dataclass
-class FitData:
-    """Calibration batches with the dense model's values that layers are fitted to.
-
-    Attributes:
-        batches: What to fit on.
-        targets: Dense values by node name, a list over the batches.
-    """
-
-    batches: Sequence[Batch]
-    targets: Mapping[str, Values]
-
-    @classmethod
-    def of(cls, module: fx.GraphModule, batches: Sequence[Batch]) -> "FitData":
-        """Run the dense ``module`` once and keep what refitting needs."""
-        names = [target.node.name for _, target in refit_layers(module).values()]
-        return cls(batches, dense_targets(module, batches, names))
-
-
-@dataclass
 class Candidates:
     """Builds and scores candidate plans; a score is kept so that no plan is built twice.
 
@@ -80,33 +60,69 @@ class Candidates:
         network: The captured network.
         alternatives: By structure name.
         grams: Input Gram matrices by layer name.
-        fit: What small refits are done on.
+        fit: Batches of the small refit that precedes scoring.
         score: Batches on which a candidate is compared with the dense model.
-        damping: Relative ridge of compensation and refit.
+        compensation: Relative ridge of the compensation.
+        damping: Relative ridge of refits, of which the final one tries each.
         refitting: Whether plans are refitted at all.
     """
 
     network: Network
     alternatives: Mapping[str, Alternatives]
     grams: Mapping[str, Tensor]
-    fit: FitData
+    fit: Sequence[Batch]
     score: Sequence[Batch]
-    damping: float
+    compensation: float
+    damping: Sequence[float]
     refitting: bool = True
     scores: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._dense = run_batches(self.network.captured.module, self.score)
+        dense = self.network.captured.module
+        self._dense = run_batches(dense, self.score)
+        self._targets = CachedTargets(dense, self.fit) if self.refitting else None
 
-    def build(self, levels: Mapping[str, int], fit: FitData | None = None) -> fx.GraphModule:
-        """The shrunk network of a plan, compensated and refitted on ``fit``."""
+    def build(self, levels: Mapping[str, int]) -> fx.GraphModule:
+        """The shrunk, compensated network of a plan after a small refit."""
         keep = kept_units(self.alternatives, levels)
-        state = compensated_state(self.network, keep, self.grams, self.damping)
-        module = self.network.shrink({k: v.tolist() for k, v in keep.items()}, state)
-        if self.refitting:
-            data = fit or self.fit
-            refit(module, data.batches, data.targets, survivors(self.network, keep), self.damping)
+        module = self._shrunk(keep)
+        if self._targets is not None:
+            kept = survivors(self.network, keep)
+            refit(module, self.fit, self._targets, kept, max(self.damping))
         return module
+
+    def build_final(
+        self, levels: Mapping[str, int], batches: Sequence[Batch]
+    ) -> tuple[fx.GraphModule, str]:
+        """The network of a plan after the refit, of several, that scores best.
+
+        Little data wants a strong ridge and few layers, much data a weak one and every layer;
+        the scoring batches decide.
+
+        Returns:
+            The network, and a line that says which refit it was.
+        """
+        keep = kept_units(self.alternatives, levels)
+        best, note = self._shrunk(keep), "no refit"
+        least = self.error(best)
+        if not self.refitting:
+            return best, note
+        variants: list[tuple[Scope, float]] = [("all", d) for d in self.damping]
+        variants.append(("landing", max(self.damping)))
+        dense, kept = self.network.captured.module, survivors(self.network, keep)
+        for scope, damping in variants:
+            module = self._shrunk(keep)
+            targets = LockstepTargets(dense, batches, module, scope)
+            refit(module, batches, targets, kept, damping, scope)
+            error = self.error(module)
+            if error < least:
+                best, least = module, error
+                note = f"refit of {scope} layers, damping {damping:g}: output error {error:.4f}"
+        return best, note
+
+    def _shrunk(self, keep: Kept) -> fx.GraphModule:
+        state = compensated_state(self.network, keep, self.grams, self.compensation)
+        return self.network.shrink({k: v.tolist() for k, v in keep.items()}, state)
 
     def error(self, module: fx.GraphModule) -> float:
         """The output error of a built candidate on the scoring batches."""

@@ -111,11 +111,11 @@ class Executor:
             if node.op == "output":
                 values.append(args[0])
                 continue
-            kwargs = fx.map_arg(
-                node.kwargs, lambda n, index=index: self._value(n, environment, index)
-            )
-            values.append(self._call(node, args, kwargs))
+            values.append(self._call(node, args, self._keywords(node, environment, index)))
         return values
+
+    def _keywords(self, node: fx.Node, environment: Environment, batch: int) -> Any:
+        return fx.map_arg(node.kwargs, lambda n: self._value(n, environment, batch))
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if node.op == "call_function":

@@ -17,12 +17,12 @@ from edgeprune.compress.layers import WeightedLayer
 _ROWS_AT_ONCE = 1 << 16
 # Neighbouring positions of a convolution say much the same: so many rows, or so many times the
 # width, determine the matrix, and more only cost time.
-_MOST_ROWS, _ROWS_PER_COLUMN = 1 << 16, 64
+_MOST_ROWS, _ROWS_PER_COLUMN, _FEWEST_SAMPLES = 1 << 15, 16, 256
 
 
 def add_gram(total: Tensor, rows: Tensor) -> None:
     """Add ``rowsᵀ rows`` (positions, width) to the float64 matrix ``total`` (width, width)."""
-    for part in rows.split(_ROWS_AT_ONCE):
+    for part in torch.split(rows, _ROWS_AT_ONCE):
         total += (part.T @ part).double()
 
 
@@ -61,10 +61,20 @@ def _mean_gram(layer: WeightedLayer, weight: Tensor, values: list[Tensor]) -> Te
     width = weight[0].numel()
     total = torch.zeros(width, width, dtype=torch.float64)
     positions = 0
-    most = max(_MOST_ROWS, _ROWS_PER_COLUMN * width)
+    sample_step, row_step = _steps(layer, values, width)
     for value in values:
-        rows = layer.rows(value, weight)
-        rows = rows[:: max(1, len(rows) * len(values) // most)]
+        rows = layer.rows(value[::sample_step], weight)[::row_step]
         add_gram(total, rows)
         positions += len(rows)
     return total / max(positions, 1)
+
+
+def _steps(layer: WeightedLayer, values: list[Tensor], width: int) -> tuple[int, int]:
+    """Which share of samples, and of positions within them, to read."""
+    if not layer.convolution:
+        return 1, 1
+    samples = sum(len(value) for value in values)
+    rows = samples * values[0][0, 0].numel()
+    surplus = max(1, rows // max(_MOST_ROWS, _ROWS_PER_COLUMN * width))
+    sample_step = min(surplus, max(1, samples // _FEWEST_SAMPLES))
+    return sample_step, max(1, surplus // sample_step)

@@ -56,7 +56,8 @@ def _is_residual(user: fx.Node, node: fx.Node) -> bool:
     other = right if left is node else left
     if not isinstance(other, fx.Node) or other is node or other.op == "get_attr":
         return False
-    return user.kwargs.get("alpha", 1) == 1 and _shape(other) == _shape(node) == _shape(user)
+    same = _shape(other) == _shape(node) == _shape(user)
+    return bool(user.kwargs.get("alpha", 1) == 1 and same)
 
 
 def _shape(node: fx.Node) -> tuple[str, ...]:

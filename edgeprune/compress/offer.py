@@ -1,27 +1,25 @@
 """Offer the search its alternatives: for each structure the levels, their units and their cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.graph.network import Network
 from torch import Tensor
 
+from edgeprune import console
 from edgeprune.compress.alternatives import Alternatives
 from edgeprune.compress.calibration import Calibration, first_samples
 from edgeprune.compress.consumers import consuming_layers
 from edgeprune.compress.criteria import criterion
+from edgeprune.compress.criteria.context import CriterionContext
 from edgeprune.compress.distortion import measure_distortions
 from edgeprune.compress.gram import input_grams
 from edgeprune.compress.layers import weighted_layers
+from edgeprune.graph.network import Network
 
-# The output error of one alternative is steady on far fewer samples than a Gram matrix.
-_DISTORTION_SAMPLES = 192
-
-Progress = Callable[[str, int, int], None]
+_GRADIENT_SAMPLES = 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +41,8 @@ def make_offer(
     levels: Mapping[str, tuple[int, ...]],
     criterion_name: str,
     damping: float,
+    samples: int,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Offer:
     """Rank the units of every structure and measure what each level costs on its own.
 
@@ -54,23 +52,24 @@ def make_offer(
         levels: Levels offered, by structure; structures that are absent are left whole.
         criterion_name: A file of ``compress/criteria``.
         damping: Relative ridge of the Gram matrices.
+        samples: Samples on which distortions are measured.
         seed: For criteria that draw at random.
-        progress: Called with what is being done, how many are done and of how many.
     """
     structures = [s for s in network.structures.values() if s.name in levels]
-    grams = consumer_grams(network, calibration, list(levels))
-    orders = _orders(network, calibration, levels, criterion_name, grams, damping, seed, progress)
-    batches = first_samples(calibration.fit, _DISTORTION_SAMPLES)
-    distortions = measure_distortions(
-        network.captured.module,
-        structures,
-        levels,
-        orders,
-        grams,
-        batches,
-        damping,
-        None if progress is None else lambda done, total: progress("distortions", done, total),
-    )
+    with console.progress("second-order statistics"):
+        grams = consumer_grams(network, calibration, list(levels))
+    orders = _orders(network, calibration, levels, criterion_name, grams, damping, seed)
+    with console.progress("distortion of each alternative") as bar:
+        distortions = measure_distortions(
+            network.captured.module,
+            structures,
+            levels,
+            orders,
+            grams,
+            first_samples(calibration.fit, samples),
+            damping,
+            lambda done, total: bar.update(done, total=total),
+        )
     found = {
         s.name: Alternatives(s.name, levels[s.name], orders[s.name], distortions[s.name])
         for s in structures
@@ -100,13 +99,12 @@ def _orders(
     grams: Mapping[str, Tensor],
     damping: float,
     seed: int,
-    progress: Progress | None,
 ) -> dict[str, npt.NDArray[np.int64]]:
     chosen = criterion(criterion_name)
     module = network.captured.module
     gradients = None
     if chosen.needs_gradients:
-        gradients = output_gradients(network, first_samples(calibration.fit, _DISTORTION_SAMPLES))
+        gradients = output_gradients(network, first_samples(calibration.fit, _GRADIENT_SAMPLES))
     context = CriterionContext(
         network=network,
         state=module.state_dict(),
@@ -116,10 +114,11 @@ def _orders(
         damping=damping,
     )
     orders = {}
-    for done, name in enumerate(levels):
-        orders[name] = np.asarray(chosen.order(network.structures[name], context), dtype=np.int64)
-        if progress is not None:
-            progress("order of removal", done + 1, len(levels))
+    with console.progress("order of removal", len(levels)) as bar:
+        for name in levels:
+            order = chosen.order(network.structures[name], context)
+            orders[name] = np.asarray(order, dtype=np.int64)
+            bar.advance()
     return orders
 
 

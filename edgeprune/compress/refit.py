@@ -6,7 +6,8 @@ repaired where they can be (the reconstruction step of He et al., 2017, "Channel
 accelerating very deep neural networks", eq. 5, applied to residual sums).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -16,35 +17,83 @@ from edgeprune.compress.gram import add_gram
 from edgeprune.compress.landing import Landing, affine, landing
 from edgeprune.compress.layers import WeightedLayer, weighted_layers
 
-Targets = Mapping[str, Values]
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
 Survivors = Callable[[str, int], Tensor | None]
+Scope = Literal["landing", "all"]
 _SMALLEST_SCALE = 1e-6
 
 
-def refit_layers(module: fx.GraphModule) -> dict[str, tuple[WeightedLayer, Landing]]:
-    """The layers worth refitting, those that land on a residual sum, by name in order."""
+class Targets(Protocol):
+    """Where the dense model's values come from."""
+
+    def take(self, node: str) -> Values:
+        """The dense values at a node, a list over batches."""
+
+
+class CachedTargets:
+    """Dense values of all landings in memory: for few batches that many candidates share."""
+
+    def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self._values: dict[str, Values] = {}
+        wanted = {target.node.name for _, target in refit_layers(module, "landing").values()}
+
+        def after(node: fx.Node, environment: Environment) -> None:
+            if node.name in wanted:
+                self._values[node.name] = environment[node]
+
+        Executor(module, batches).run(after=after)
+
+    def take(self, node: str) -> Values:
+        """The dense values at a node, a list over batches."""
+        return self._values[node]
+
+
+class LockstepTargets:
+    """Dense values computed as they are asked for and then forgotten: for many batches.
+
+    The dense model runs beside the shrunk one, never further ahead than the next landing.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        batches: Sequence[tuple[Tensor, ...]],
+        shrunk: fx.GraphModule,
+        scope: Scope,
+    ) -> None:
+        self._executor = Executor(module, batches)
+        self._environment: Environment = {}
+        self._next = 0
+        self._wanted = {target.node.name for _, target in refit_layers(shrunk, scope).values()}
+        self._ready: dict[str, Values] = {}
+
+    def take(self, node: str) -> Values:
+        """The dense values at a node, a list over batches; each node can be taken once."""
+        while node not in self._ready:
+            self._executor.advance(self._environment, self._next, self._next + 1, after=self._keep)
+            self._next += 1
+        return self._ready.pop(node)
+
+    def _keep(self, node: fx.Node, environment: Environment) -> None:
+        if node.name in self._wanted:
+            self._ready[node.name] = environment[node]
+
+
+def refit_layers(module: fx.GraphModule, scope: Scope) -> dict[str, tuple[WeightedLayer, Landing]]:
+    """The layers to refit by name in order: those on residual sums, or every one.
+
+    Layers that land nowhere else are fitted to their own dense output.
+    """
+    order = {node: index for index, node in enumerate(module.graph.nodes)}
     found = {}
     for name, layer in weighted_layers(module).items():
         target = landing(layer)
-        if target.shortcut is not None:
+        # A summand computed later than the layer cannot be taken off the sum yet; the layer
+        # that computes it is fitted in its turn.
+        ready = target.shortcut is None or order[target.shortcut] < order[layer.node]
+        if ready and (scope == "all" or target.shortcut is not None):
             found[name] = (layer, target)
     return found
-
-
-def dense_targets(
-    module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]], names: Sequence[str]
-) -> dict[str, Values]:
-    """The dense model's values at the named nodes, kept in memory, a list over batches."""
-    wanted = set(names)
-    targets: dict[str, Values] = {}
-
-    def after(node: fx.Node, environment: Environment) -> None:
-        if node.name in wanted:
-            targets[node.name] = environment[node]
-
-    Executor(module, batches).run(after=after)
-    return targets
 
 
 @torch.no_grad()
@@ -53,7 +102,8 @@ def refit(
     batches: Sequence[tuple[Tensor, ...]],
     targets: Targets,
     survivors: Survivors,
-    damping: float = 1e-3,
+    damping: float,
+    scope: Scope = "landing",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Tensor, ...]]:
     """Refit ``module`` in place and return its outputs on the batches after the refit.
@@ -62,39 +112,27 @@ def refit(
         module: The shrunk graph; its layers' weights, biases and the biases of batch
             normalisations behind them are overwritten.
         batches: What to fit on.
-        targets: Dense values by node name on the same batches; layers whose landing is not
-            among them stay as they are.
+        targets: Dense values on the same batches.
         survivors: Which positions of a weight's output dimension the shrunk graph kept.
         damping: Ridge towards the present weights, relative to the inputs' mean variance.
+        scope: Refit the layers on residual sums alone, or every layer.
     """
-    layers = {k: v for k, v in refit_layers(module).items() if v[1].node.name in targets}
+    layers = refit_layers(module, scope)
     executor = Executor(module, batches)
-    pending = _by_moment(executor, layers)
     done = 0
 
     def before(node: fx.Node, environment: Environment) -> None:
         nonlocal done
-        for layer, target in pending.get(node.name, ()):
-            _fit(
-                executor, environment, layer, target, targets[target.node.name], survivors, damping
-            )
-            done += 1
-            if progress is not None:
-                progress(done, len(layers))
+        if node.name not in layers:
+            return
+        layer, target = layers[node.name]
+        dense = targets.take(target.node.name)
+        _fit(executor, environment, layer, target, dense, survivors, damping)
+        done += 1
+        if progress is not None:
+            progress(done, len(layers))
 
     return executor.run(before=before)
-
-
-def _by_moment(
-    executor: Executor, layers: Mapping[str, tuple[WeightedLayer, Landing]]
-) -> dict[str, list[tuple[WeightedLayer, Landing]]]:
-    """Each layer under the node before which it is fitted: itself, its shortcut being ready."""
-    moments: dict[str, list[tuple[WeightedLayer, Landing]]] = {}
-    for name, (layer, target) in layers.items():
-        shortcut = target.shortcut
-        if shortcut is None or executor.position[shortcut] < executor.position[layer.node]:
-            moments.setdefault(name, []).append((layer, target))
-    return moments
 
 
 def _fit(
@@ -135,23 +173,21 @@ def _ridge(
     residuals: Callable[[int], tuple[Tensor, Tensor]], batches: int, damping: float
 ) -> tuple[Tensor, Tensor]:
     """Solve ``min |R - X Dᵀ - c|² + ridge |D|²`` for D (out, in) and c (out,), in float64."""
-    gram = cross = mean_x = mean_r = None
+    rows, rest = residuals(0)
+    width, outputs = rows.shape[1], rest.shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    cross = torch.zeros(width, outputs, dtype=torch.float64)
+    mean_x = torch.zeros(width, dtype=torch.float64)
+    mean_r = torch.zeros(outputs, dtype=torch.float64)
     count = 0
     for index in range(batches):
-        rows, rest = residuals(index)
-        if gram is None or cross is None:
-            width = rows.shape[1]
-            gram = torch.zeros(width, width, dtype=torch.float64)
-            cross = torch.zeros(width, rest.shape[1], dtype=torch.float64)
-            mean_x = torch.zeros(width, dtype=torch.float64)
-            mean_r = torch.zeros(rest.shape[1], dtype=torch.float64)
+        if index:
+            rows, rest = residuals(index)
         add_gram(gram, rows)
         cross += (rows.T @ rest).double()
         mean_x += rows.sum(0).double()
         mean_r += rest.sum(0).double()
         count += len(rows)
-    if gram is None or cross is None or mean_x is None or mean_r is None:
-        raise ValueError("refit needs at least one batch")
     mean_x /= count
     mean_r /= count
     gram = gram / count - torch.outer(mean_x, mean_x)

@@ -96,7 +96,8 @@ class _Surgeon:
         # rounding is far below the damping.
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(full)).float()
         self.matrix = consumer.matrix.detach().float().clone()
-        scale = ((self.matrix.double() @ consumer.gram) * self.matrix.double()).sum()
+        matrix = self.matrix.double()
+        scale = ((matrix @ consumer.gram.double()) * matrix).sum()
         self.scale = float(scale.clamp_min(1e-30))
         columns = [np.flatnonzero(consumer.unit == unit) for unit in range(units)]
         self.width = len(columns[0])

@@ -50,7 +50,7 @@ def predictor(device: Device, target: Target, artifact: Path, inputs: Path) -> I
 
         def predict(arrays: Arrays) -> Arrays:
             with open(asked, "wb") as file:
-                np.savez(file, **{str(i): value for i, value in enumerate(arrays)})
+                np.savez(file, allow_pickle=False, **_named(arrays))
             runner.request(
                 "predict",
                 timeout_s=_TIMEOUT_S,
@@ -62,3 +62,7 @@ def predictor(device: Device, target: Target, artifact: Path, inputs: Path) -> I
                 return tuple(archive[str(i)] for i in range(len(archive.files)))
 
         yield predict
+
+
+def _named(arrays: Arrays) -> dict[str, Any]:
+    return {str(place): value for place, value in enumerate(arrays)}

@@ -3,23 +3,23 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune import console
+from edgeprune.atomic import atomic_write_json
 from edgeprune.compress.candidate import Candidates
 from edgeprune.recipe import SearchRecipe
-from edgeprune.search.neighbourhood import local_search
+from edgeprune.search.local_search import SearchState, local_search
 from edgeprune.search.problem import Problem
 from edgeprune.search.process import MilpProcess
 from edgeprune.search.scaling import readings, scaled
 from edgeprune.search.solve import Solution, solve
 
 Levels = dict[str, int]
-_FEWEST_EVALUATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def allocate(
     log: LossLog,
     *,
     evaluations: int | None = None,
-    start: Levels | None = None,
+    known: Sequence[tuple[Levels, float]] = (),
 ) -> Allocated:
     """The plan of least joint loss found within the budget.
 
@@ -105,26 +105,24 @@ def allocate(
         budget_ms: Budget of summed layer times.
         recipe: Readings to start from and minutes to refine.
         log: Measures and remembers joint losses.
-        evaluations: Evaluations of the refinement; by default as many as the recipe's minutes
-            allow at the pace of the first ones.
-        start: A known good plan within the budget, in place of the readings.
+        evaluations: Evaluations beyond the starting plans; by default as many as the recipe's
+            minutes allow at the pace of the first ones.
+        known: Plans within the budget with their joint losses, to learn from.
     """
-    starts = [(start, 0.0)] if start else starting_plans(problem, budget_ms, recipe)
+    starts = starting_plans(problem, budget_ms, recipe)
     with console.progress("comparing plans on their joint loss", len(starts)) as bar:
-        losses = []
         for levels, _ in starts:
-            losses.append(log.loss(levels))
+            log.loss(levels)
             bar.advance()
-    best = int(np.argmin(losses))
-    levels, gap = starts[best]
-    if evaluations is None:
-        evaluations = affordable(recipe.refine_minutes, log)
-    if evaluations > 0:
-        levels = _refined(problem, levels, budget_ms, log.loss, evaluations)
+    more = affordable(recipe.refine_minutes, log) if evaluations is None else evaluations
+    state = SearchState()
+    for levels, loss in known:
+        state.record(levels, loss)
+    levels = _refined(problem, [levels for levels, _ in starts], budget_ms, log, more, state)
     loss = log.loss(levels)
     if not math.isfinite(loss):
         console.warning("every plan within the budget gives outputs that are not finite")
-    return Allocated(levels, loss, problem.evaluate(levels)[0], gap)
+    return Allocated(levels, loss, problem.evaluate(levels)[0], max(gap for _, gap in starts))
 
 
 def affordable(minutes: float, log: LossLog) -> int:
@@ -134,24 +132,32 @@ def affordable(minutes: float, log: LossLog) -> int:
         pace = float(json.loads(note.read_text(encoding="utf-8"))["seconds"])
     else:
         pace = float(np.median(log.seconds)) if log.seconds else 1.0
-        note.write_text(json.dumps({"seconds": pace}), encoding="utf-8")
-    if minutes <= 0:
-        return 0
-    return max(_FEWEST_EVALUATIONS, int(minutes * 60 / max(pace, 1e-3)))
+        atomic_write_json(note, {"seconds": pace})
+    return int(minutes * 60 / max(pace, 1e-3))
 
 
 def _refined(
     problem: Problem,
-    levels: Levels,
+    starts: Sequence[Levels],
     budget_ms: float,
-    loss: Callable[[Mapping[str, int]], float],
+    log: LossLog,
     evaluations: int,
+    state: SearchState,
 ) -> Levels:
+    """The best plan after ``evaluations`` more than the starts and the known ones."""
     with console.progress("refining the plan", evaluations) as bar:
+        before = len(starts) + len(state.evaluated)
 
-        def counted(candidate: Mapping[str, int]) -> float:
-            value = loss(candidate)
-            bar.advance(note=f"(output error {value:.4f})")
-            return value
+        def shown(state: SearchState) -> None:
+            done = max(0, len(state.evaluated) - before)
+            bar.update(done, note=f"(output error {state.best[1]:.4f})")
 
-        return local_search(problem, levels, budget_ms, counted, evaluations=evaluations).levels
+        return local_search(
+            problem,
+            starts,
+            budget_ms,
+            log.loss,
+            evaluations=before + evaluations,
+            state=state,
+            on_evaluation=shown,
+        ).levels

@@ -16,6 +16,8 @@ from edgeprune.devices.prediction import predictor
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.latency.measure import Measurement
 from edgeprune.plan import Plan, save_plan
+from edgeprune.report.app_program import write_app_program
+from edgeprune.report.card import write_card
 from edgeprune.request import Goal
 from edgeprune.stages.dense import Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
@@ -157,6 +159,22 @@ def result_row(
         "compiles": len(closed.trials),
         **extra,
     }
+
+
+def describe(run: Run, subject: Subject, report: dict[str, Any]) -> None:
+    """Write the model card and the program that runs it beside every artifact."""
+    examples = as_arrays(subject.network.captured.example_inputs)
+    for row in report["results"]:
+        artifact = run.folder / row["artifact"]
+        write_card(artifact.parent, report, row)
+        write_app_program(
+            artifact.parent,
+            artifact.name,
+            examples,
+            runtime=run.target.runtime,
+            threads=run.target.threads,
+            precision=run.target.precision,
+        )
 
 
 def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -57,8 +57,8 @@ def make_baselines(run: Run, subject: Subject) -> Baselines:
             bar.advance(2)
         stage.finish({"dense": dense, "int8": int8, "failure": failure})
     found = stage.result
-    int8 = Baseline(**found["int8"]) if found["int8"] else None
-    return Baselines(Baseline(**found["dense"]), int8, found["failure"])
+    quantised = Baseline(**found["int8"]) if found["int8"] else None
+    return Baselines(Baseline(**found["dense"]), quantised, found["failure"])
 
 
 def quality(run: Run, subject: Subject, artifact: Path) -> float:

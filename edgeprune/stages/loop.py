@@ -98,7 +98,7 @@ class Loop:
             if (met and close_enough) or attempt == recipe.replans:
                 break
             bias *= trial.median / (_AIM * limit)
-            nxt = self._corrected(bias, allocated)
+            nxt = self._corrected(bias)
             if nxt.levels == allocated.levels:
                 break
             allocated = nxt
@@ -131,32 +131,27 @@ class Loop:
             )
         return self.latency.sum_budget(total)
 
-    def _corrected(self, bias: float, allocated: Allocated) -> Allocated:
-        """The best plan near the last one under the corrected budget."""
+    def _corrected(self, bias: float) -> Allocated:
+        """The best plan under the corrected budget, knowing all that was evaluated before."""
         budget = self._budget(bias)
-        known = self._known_within(budget)
-        recipe = self.run.recipe.search
-        if known is None or recipe.refine_minutes <= 0:
-            return allocate(self.problem, budget, recipe, self.log)
         return allocate(
             self.problem,
             budget,
-            recipe,
+            self.run.recipe.search,
             self.log,
             evaluations=_CORRECTION_EVALUATIONS,
-            start=known,
+            known=self._known_within(budget),
         )
 
-    def _known_within(self, budget_ms: float) -> Levels | None:
-        """The plan of least joint loss, of those evaluated so far, that fits a budget."""
-        fitting = []
-        for key, loss in self.candidates.scores.items():
-            levels = parse_levels(key)
-            if set(levels) != set(self.problem.index):
-                continue
-            if self.problem.evaluate(levels)[1] <= budget_ms:
-                fitting.append((loss, key))
-        return parse_levels(min(fitting)[1]) if fitting else None
+    def _known_within(self, budget_ms: float) -> list[tuple[Levels, float]]:
+        """The plans evaluated so far that fit a budget, with their joint losses."""
+        known = ((parse_levels(key), loss) for key, loss in self.candidates.scores.items())
+        return [
+            (levels, loss)
+            for levels, loss in known
+            if set(levels) == set(self.problem.index)
+            and self.problem.evaluate(levels)[1] <= budget_ms
+        ]
 
     def _time(self, levels: Levels, seconds: float) -> Trial:
         plan = Candidates.key(levels)

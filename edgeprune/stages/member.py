@@ -12,7 +12,7 @@ from edgeprune import console
 from edgeprune.atomic import atomic_path
 from edgeprune.compress.alternatives import kept_units
 from edgeprune.compress.batchnorm import reestimated
-from edgeprune.compress.candidate import Candidates, FitData
+from edgeprune.compress.candidate import Candidates
 from edgeprune.recovery.distil import recover
 from edgeprune.request import Goal
 from edgeprune.stages.run import Run, Subject
@@ -52,17 +52,15 @@ def build_member(
             "task": run.task.key,
             "keep": keep,
             "samples": run.recipe.calibration.samples,
-            "refit": run.recipe.refit.enabled,
-            "damping": run.recipe.refit.damping,
+            "refit": repr(run.recipe.refit),
             "batchnorm": run.recipe.batchnorm.reestimate,
         },
     )
     path = stage.folder / "weights.safetensors"
     if not stage.done:
-        notes = []
         with console.progress(f"{goal}: refitting on the calibration set"):
-            fit = FitData.of(network.captured.module, subject.calibration.fit)
-            module = candidates.build(levels, fit)
+            module, note = candidates.build_final(levels, subject.calibration.fit)
+            notes = [note]
             if run.recipe.batchnorm.reestimate == "auto":
                 module, note = reestimated(module, subject.calibration.fit, candidates.error)
                 notes.append(note)

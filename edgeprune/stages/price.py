@@ -62,19 +62,19 @@ def offer_alternatives(run: Run, subject: Subject, levels: Levels) -> Offer:
             "levels": _listed(levels),
             "criterion": run.recipe.criterion,
             "samples": run.recipe.calibration.samples,
-            "damping": run.recipe.refit.damping,
+            "distortion_samples": run.recipe.calibration.distortion_samples,
+            "damping": run.recipe.calibration.damping,
         },
     )
     if not stage.done:
-        with console.progress("pricing alternatives") as bar:
-            offer = make_offer(
-                subject.network,
-                subject.calibration,
-                levels,
-                run.recipe.criterion,
-                run.recipe.refit.damping,
-                progress=lambda what, done, total: bar.update(done, total=total, note=what),
-            )
+        offer = make_offer(
+            subject.network,
+            subject.calibration,
+            levels,
+            run.recipe.criterion,
+            run.recipe.calibration.damping,
+            run.recipe.calibration.distortion_samples,
+        )
         _save_offer(offer, stage.folder)
         stage.finish(None)
     return _load_offer(stage.folder)

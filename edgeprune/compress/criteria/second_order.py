@@ -2,10 +2,10 @@
 
 import numpy as np
 import numpy.typing as npt
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.compress.criteria.magnitude import Magnitude
 
 from edgeprune.compress.consumers import consumers
+from edgeprune.compress.criteria.context import CriterionContext
+from edgeprune.compress.criteria.magnitude import Magnitude
 from edgeprune.compress.layers import weighted_layers
 from edgeprune.compress.second_order import removal_order
 from edgeprune.graph.structure import Structure
