@@ -82,7 +82,8 @@ def fit_model(
     model.figures.update(_figures(model, variants, correction.left_out))
     model.figures["pairwise_error_us"] = tabulation.error_us
     model.figures["correction_strength"] = correction.allowed
-    return model
+    dense = [variant.total_us / 1e3 for variant in variants if variant.levels == dict(full)]
+    return replace(model, measured_dense_ms=dense[0]) if dense else model
 
 
 def _most(part: Part, full: Mapping[str, int]) -> tuple[int, ...]:

@@ -224,13 +224,3 @@ def _check_levels(network: "Network", levels: Mapping[str, tuple[int, ...]]) -> 
             )
         if offered[-1] != structure.units:
             raise InputError(f"levels of '{name}' must end with all {structure.units} units")
-
-
-def describe_model(model: LatencyModel) -> dict[str, Any]:
-    """The figures of a latency model that people ask for."""
-    return {
-        "dense_ms": model.dense_ms,
-        "fastest_ms": model.fastest_ms,
-        "most_speedup": model.dense_ms / model.fastest_ms,
-        **model.figures,
-    }
