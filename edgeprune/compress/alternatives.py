@@ -42,16 +42,22 @@ def kept_units(alternatives: Mapping[str, Alternatives], levels: Mapping[str, in
     }
 
 
+# Families of single positions, whose number a device's vector width cares about.
+_POSITIONS = frozenset({"channels", "width", "neurons", "hidden"})
+
+
 def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int, ...]:
     """The levels worth offering: multiples of what the device likes, none and all.
 
     Args:
-        structure: Small families (heads, experts) get every level, channels and neurons get
-            multiples of ``multiple`` positions, coarser where there would be more than ``most``.
+        structure: Families of whole blocks of positions (heads, experts) get every level,
+            channels and the like multiples of ``multiple``, or quarters where there are few.
         multiple: The device's preferred channel multiple.
-        most: Upper bound on the number of levels.
+        most: Upper bound on the number of levels; the step doubles until it holds.
     """
-    step = 1 if structure.units <= 2 * multiple and structure.kind != "channels" else multiple
+    step = 1
+    if structure.kind in _POSITIONS:
+        step = multiple if structure.units >= 2 * multiple else max(1, structure.units // 4)
     while structure.units / step > most:
         step *= 2
     levels = set(range(step, structure.units, step)) | {structure.units}
