@@ -77,6 +77,21 @@ class RefitRecipe(Checked):
 
 
 @dataclass(frozen=True)
+class MeasureRecipe(Checked):
+    """How long artifacts are timed against the dense one.
+
+    Attributes:
+        trial_s: Seconds a planned artifact is timed before it is accepted or replanned.
+        confirm_s: Seconds for each final artifact, over fresh processes.
+        processes: How many fresh processes the confirmation is spread over.
+    """
+
+    trial_s: Positive = 10.0
+    confirm_s: Positive = 12.0
+    processes: Count = 3
+
+
+@dataclass(frozen=True)
 class BatchNormRecipe(Checked):
     """Re-estimation of BatchNorm statistics.
 
@@ -170,6 +185,7 @@ class Recipe(Checked):
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
     search: SearchRecipe = field(default_factory=SearchRecipe)
     refit: RefitRecipe = field(default_factory=RefitRecipe)
+    measure: MeasureRecipe = field(default_factory=MeasureRecipe)
     batchnorm: BatchNormRecipe = field(default_factory=BatchNormRecipe)
     recovery: RecoveryRecipe = field(default_factory=RecoveryRecipe)
 

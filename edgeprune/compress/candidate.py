@@ -1,5 +1,6 @@
 """From a plan to a shrunk, compensated and refitted network, and how good it is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from edgeprune.compress.consumers import reduced_weights
 from edgeprune.compress.fidelity import output_error, run_batches
 from edgeprune.compress.layers import weighted_layers
 from edgeprune.compress.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
+from edgeprune.errors import StructureError
 from edgeprune.graph.network import Network
 
 Kept = Mapping[str, npt.NDArray[np.int64]]
@@ -134,8 +136,14 @@ class Candidates:
         return ",".join(f"{name}={level}" for name, level in sorted(levels.items()))
 
     def loss(self, levels: Mapping[str, int]) -> float:
-        """The joint loss of a plan: its output error after a small refit."""
+        """The joint loss of a plan: its output error after a small refit.
+
+        Infinite for levels that are possible one by one but not together.
+        """
         key = self.key(levels)
         if key not in self.scores:
-            self.scores[key] = self.error(self.build(levels))
+            try:
+                self.scores[key] = self.error(self.build(levels))
+            except StructureError:
+                self.scores[key] = math.inf
         return self.scores[key]

@@ -42,9 +42,7 @@ class Settings:
 _CONVOLUTIONAL = Settings(
     "convolutional", 2e-3, 64, LossWeights(output=1.0, features=1.0), "shift_flip", True
 )
-_SEQUENCE = Settings(
-    "sequence", 8e-4, 48, LossWeights(output=2.5, features=1.0, similarity=10.0), "none", True
-)
+_SEQUENCE = Settings("sequence", 1.5e-3, 48, LossWeights(output=2.5, similarity=10.0), "none", True)
 
 
 def resolve(recipe: RecoveryRecipe, student: fx.GraphModule) -> Settings:

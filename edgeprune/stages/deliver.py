@@ -25,9 +25,6 @@ from edgeprune.stages.loop import Closed, limit_ms, time_against_dense
 from edgeprune.stages.member import Member, save_weights, slug
 from edgeprune.stages.run import Run, Subject
 
-_CONFIRM_S = 20.0
-_PROCESSES = 3
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -112,8 +109,9 @@ def confirm(
     artifacts = {name: run.folder / judged.artifact for name, judged in members.items()}
     if baselines.int8 is not None:
         artifacts["dense_int8"] = run.folder / baselines.int8.artifact
-    seconds = _CONFIRM_S * (1 + len(artifacts)) / 2
-    return time_against_dense(run, subject, artifacts, seconds, _PROCESSES)
+    how = run.recipe.measure
+    seconds = how.confirm_s * (1 + len(artifacts))
+    return time_against_dense(run, subject, artifacts, seconds, how.processes)
 
 
 def write_plan(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune import console
 from edgeprune.compress.candidate import Candidates
-from edgeprune.errors import InfeasibleTarget
+from edgeprune.errors import InfeasibleTarget, StructureError
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.latency.measure import Measurement, time_interleaved
 from edgeprune.latency.model import LatencyModel
@@ -21,7 +21,7 @@ Levels = dict[str, int]
 
 # Planned this far under the target, so that the interval's upper end stays below it too.
 _AIM = 0.98
-_PROBE_S, _TRIAL_S = 6.0, 12.0
+_PROBE_SHARE = 0.5
 # A correction is a small step from a plan whose neighbourhood is known already.
 _CORRECTION_EVALUATIONS = 24
 
@@ -85,7 +85,7 @@ class Loop:
         allocated = allocate(self.problem, self._budget(bias), recipe, self.log)
         best: Allocated | None = None
         for attempt in range(recipe.replans + 1):
-            trial = self._time(allocated.levels, _TRIAL_S)
+            trial = self._time(allocated.levels)
             limit = limit_ms(self.goal, trial.dense)
             met = trial.upper < limit
             console.message(
@@ -109,7 +109,10 @@ class Loop:
     def _probe(self) -> float:
         """Measured over predicted for a first plan, before anything expensive is done."""
         solution = exact(self.problem, self._budget(1.0), self.run.recipe.search)
-        trial = self._time(solution.levels, _PROBE_S)
+        try:
+            trial = self._time(solution.levels, _PROBE_SHARE)
+        except StructureError:
+            return 1.0  # possible one by one, not together; the joint search finds another
         # A speed-up is judged against the dense model of the same measurement, so only the
         # ratio has to be right.
         scale = self.latency.dense_ms / trial.dense if self.goal.kind == "speedup" else 1.0
@@ -153,12 +156,13 @@ class Loop:
             and self.problem.evaluate(levels)[1] <= budget_ms
         ]
 
-    def _time(self, levels: Levels, seconds: float) -> Trial:
+    def _time(self, levels: Levels, share: float = 1.0) -> Trial:
         plan = Candidates.key(levels)
         if self._kept and self._kept[0].plan == plan:
             trial = self._kept.pop(0)
         else:
             self._kept.clear()
+            seconds = share * self.run.recipe.measure.trial_s
             trial = self._measured(plan, levels, seconds)
             with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(trial)) + "\n")

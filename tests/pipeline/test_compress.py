@@ -1,0 +1,107 @@
+"""The whole line on a small network: what a finished run holds, and how others fail."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from conftest import Start
+from small_task import Task
+
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
+from edgeprune.plan import load_plan
+from edgeprune.stages.member import load_weights
+
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def report(folder: Path) -> dict:  # type: ignore[type-arg]
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def test_the_report_holds_what_is_promised(finished: Finished) -> None:
+    folder, _ = finished
+    record = report(folder)
+    assert {"edgeprune", "task", "device", "runtime", "threads", "fingerprint"} <= set(record)
+    for row in (record["dense"], record["dense_int8"], *record["results"]):
+        assert {"median", "p95", "ci95"} <= set(row["latency_ms"])
+        assert (folder / row["artifact"]).is_file()
+        assert row["size_bytes"] > 0
+        assert 0 <= row["quality"] <= 1
+    (row,) = record["results"]
+    assert {"target_ms", "met", "predicted_ms", "speedup", "fidelity", "plan"} <= set(row)
+
+
+def test_the_exit_code_is_what_was_measured(finished: Finished) -> None:
+    folder, done = finished
+    met = all(row["met"] for row in report(folder)["results"])
+    assert done.returncode == (0 if met else 3)
+
+
+def test_results_go_to_stdout_and_messages_to_stderr(finished: Finished) -> None:
+    _, done = finished
+    assert "dense" in done.stdout
+    assert "..." not in done.stdout
+    assert "refining the plan" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_less_time_means_fewer_weights(finished: Finished) -> None:
+    folder, _ = finished
+    record = report(folder)
+    assert record["results"][0]["size_bytes"] < record["dense"]["size_bytes"]
+    assert record["results"][0]["fidelity"] > 0.5
+
+
+def test_plan_and_weights_rebuild_what_the_onnx_file_computes(finished: Finished) -> None:
+    folder, _ = finished
+    task = Task()
+    network = analyse(capture(task.model(), task.example_inputs(), next(iter(task.batches()))))
+    plan = load_plan(folder / "1.3x" / "plan.yaml")
+    module = load_weights(network.shrink(plan.keep), folder / "1.3x" / "weights.safetensors")
+    (image,) = task.example_inputs()
+    session = onnxruntime.InferenceSession(str(folder / "1.3x" / "model.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        (wanted,) = module(image)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_a_finished_run_is_not_done_again(finished: Finished, start: Start) -> None:
+    folder, _ = finished
+    before = (folder / "1.3x" / "weights.safetensors").read_bytes()
+    plan = (folder / "1.3x" / "plan.yaml").read_bytes()
+    again = start(folder)
+    assert again.returncode in (0, 3), again.stderr
+    assert (folder / "1.3x" / "weights.safetensors").read_bytes() == before
+    assert (folder / "1.3x" / "plan.yaml").read_bytes() == plan
+    for stage in ("profiling", "order of removal", "recovering"):
+        assert stage not in again.stderr
+
+
+def test_a_run_folder_of_another_task_is_refused(finished: Finished, start: Start) -> None:
+    folder, _ = finished
+    other = start(folder, "--target-speedup", "2x", "--task", "digits")
+    assert other.returncode == 2
+    assert "belongs to task" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
+def test_a_target_out_of_reach_names_the_fastest_time(start: Start, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--target-latency", "1us")
+    assert done.returncode == 3
+    assert "out of reach" in done.stderr
+    assert "the fastest plan takes" in done.stderr
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_dry_run_says_what_is_reachable_and_stops(start: Start, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--target-speedup", "1.3x", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fastest_ms"] < found["dense_ms"]
+    assert "of work" in done.stderr
+    assert not (tmp_path / "run" / "1.3x").exists()
