@@ -8,7 +8,7 @@ import pytest
 from conftest import Start, command, measurements_only
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from inject import Fault, run  # noqa: E402
+from inject import Fault, run
 
 _RESULTS = ("1.3x/plan.yaml", "1.3x/weights.safetensors", "1.3x/model.onnx")
 
