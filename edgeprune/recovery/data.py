@@ -174,7 +174,11 @@ def _as_they_are(window: list[Batch]) -> list[Maker]:
 
 
 def _regrouped(window: list[Batch], size: int, generator: torch.Generator) -> list[Maker]:
-    """Samples of equal shape, shuffled and cut into batches of about ``size``."""
+    """Samples of equal shape, shuffled and cut into batches of ``size``.
+
+    What is left of a shape waits for another epoch, unless it is all there is: batches of few
+    different sizes let the kernels made for one be used again.
+    """
     groups: dict[object, list[tuple[int, int, int]]] = {}
     first = 0
     for number, batch in enumerate(window):
@@ -185,10 +189,8 @@ def _regrouped(window: list[Batch], size: int, generator: torch.Generator) -> li
     makers: list[Maker] = []
     for members in groups.values():
         order = torch.randperm(len(members), generator=generator).tolist()
-        # A small remainder is spread over the others: a batch of two trains badly.
-        pieces = max(1, round(len(members) / size))
-        for piece in range(pieces):
-            chosen = [members[i] for i in order[piece::pieces]]
+        for start in range(0, max(len(order) - size, 0) + 1, size):
+            chosen = [members[i] for i in order[start : start + size]]
             makers.append(_maker(window, chosen))
     return makers
 

@@ -1,6 +1,7 @@
 """Distil a pruned network from the dense one within a number of minutes."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ _LEAST_GAIN = 1e-3
 # The last stretch may be slower than planned; beyond this share of the time it is cut short.
 _PATIENCE_S_SHARE = 1.03
 _SHOW_EVERY_S = 1.0
+# oneDNN makes a kernel for every shape and forgets all but 1,024; sentences of fifty lengths need
+# some thousands, and making them takes longer than running them. Read at oneDNN's first use.
+_KERNELS_KEPT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ def recover(
         TaskError: Too few samples to hold any back.
         WorkspaceError: Checkpoints cannot be written.
     """
+    os.environ.setdefault(*_KERNELS_KEPT)
     run = _Run(student, teacher, batches, recipe, minutes, folder, progress or _silent, shared)
     return run.finish(run.train())
 
