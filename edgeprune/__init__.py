@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _LAZY: dict[str, str] = {
+    "compress": "edgeprune.api",
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
 }

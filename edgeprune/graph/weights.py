@@ -4,15 +4,22 @@ from pathlib import Path
 
 from torch import fx
 
+from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 
 
 def save_weights(module: fx.GraphModule, path: Path | str) -> None:
-    """Write all parameters and buffers under their qualified names."""
+    """Write all parameters and buffers under their qualified names, whole or not at all.
+
+    Raises:
+        WorkspaceError: The disk is full, or the folder cannot be written.
+    """
     from safetensors.torch import save_file
 
-    state = module.state_dict()
-    save_file({name: value.detach().contiguous() for name, value in state.items()}, str(path))
+    # Tied parameters share memory, which the format refuses; each name gets its own copy.
+    state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    with atomic_path(Path(path)) as partial:
+        save_file({name: value.contiguous() for name, value in state.items()}, partial)
 
 
 def load_weights(module: fx.GraphModule, path: Path | str) -> None:

@@ -14,6 +14,7 @@ from edgeprune.compress.candidate import Candidates
 from edgeprune.compress.fidelity import output_error
 from edgeprune.devices.prediction import predictor
 from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.graph.weights import save_weights
 from edgeprune.latency.measure import Measurement
 from edgeprune.plan import Plan, save_plan
 from edgeprune.report.app_program import write_app_program
@@ -22,7 +23,7 @@ from edgeprune.request import Goal
 from edgeprune.stages.dense import Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.loop import Closed, limit_ms, time_against_dense
-from edgeprune.stages.member import Member, save_weights, slug
+from edgeprune.stages.member import Member, slug
 from edgeprune.stages.run import Run, Subject
 
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, fx
+from torch import fx
 
 from edgeprune import console
-from edgeprune.atomic import atomic_path
 from edgeprune.compress.alternatives import kept_units
 from edgeprune.compress.batchnorm import reestimated
 from edgeprune.compress.candidate import Candidates
+from edgeprune.graph.weights import load_weights, save_weights
 from edgeprune.recovery.distil import recover
 from edgeprune.request import Goal
 from edgeprune.stages.run import Run, Subject
@@ -66,7 +63,8 @@ def build_member(
                 notes.append(note)
         save_weights(module, path)
         stage.finish({"notes": notes})
-    module = load_weights(network.shrink(keep), path)
+    module = network.shrink(keep)
+    load_weights(module, path)
     return Member(module, keep, [], stage.result["notes"])
 
 
@@ -98,33 +96,11 @@ def recover_member(
             )
         save_weights(recovered.module, path)
         stage.finish({"history": recovered.history, "steps": recovered.steps})
-    module = load_weights(subject.network.shrink(member.keep), path)
+    module = subject.network.shrink(member.keep)
+    load_weights(module, path)
     return Member(module, member.keep, stage.result["history"], member.notes)
 
 
 def slug(goal: Goal) -> str:
     """A goal as a folder name: ``2x``, ``10ms``."""
     return str(goal).replace(" ", "")
-
-
-def save_weights(module: fx.GraphModule, path: Path) -> None:
-    """Parameters and buffers as safetensors, whole or not at all; shared ones are stored once."""
-    seen: dict[int, str] = {}
-    state: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.data_ptr() in seen and tensor.numel():
-            continue
-        seen[tensor.data_ptr()] = name
-        state[name] = tensor.detach().contiguous()
-    with atomic_path(path) as partial:
-        save_file(state, partial)
-
-
-def load_weights(module: fx.GraphModule, path: Path) -> fx.GraphModule:
-    """Put saved parameters into a shrunk graph of the same plan."""
-    state = load_file(path)
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name in state:
-                tensor.copy_(state[name])
-    return module

@@ -2,18 +2,22 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import openvino as ov
+import pytest
 import torch
 from conftest import Start
 from small_task import Task
 
+import edgeprune
+from edgeprune.errors import TargetMissed
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
+from edgeprune.graph.weights import load_weights
 from edgeprune.plan import load_plan
-from edgeprune.stages.member import load_weights
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
 
@@ -61,10 +65,11 @@ def test_plan_and_weights_rebuild_what_the_onnx_file_computes(finished: Finished
     task = Task()
     network = analyse(capture(task.model(), task.example_inputs(), next(iter(task.batches()))))
     plan = load_plan(folder / "1.3x" / "plan.yaml")
-    module = load_weights(network.shrink(plan.keep), folder / "1.3x" / "weights.safetensors")
+    module = network.shrink(plan.keep)
+    load_weights(module, folder / "1.3x" / "weights.safetensors")
     (image,) = task.example_inputs()
-    session = onnxruntime.InferenceSession(str(folder / "1.3x" / "model.onnx"))
-    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = ov.Core().compile_model(folder / "1.3x" / "model.onnx", "CPU", exact)(image.numpy())[0]
     with torch.no_grad():
         (wanted,) = module(image)
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
@@ -105,3 +110,25 @@ def test_a_dry_run_says_what_is_reachable_and_stops(start: Start, tmp_path: Path
     assert found["fastest_ms"] < found["dense_ms"]
     assert "of work" in done.stderr
     assert not (tmp_path / "run" / "1.3x").exists()
+
+
+def test_the_python_interface_returns_what_the_report_holds(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]
+) -> None:
+    folder, _ = finished
+    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+    here = Path(__file__).parent
+    try:
+        found = edgeprune.compress(
+            here / "small_task.py",
+            "x86",
+            target_speedup="1.3x",
+            recipe=here / "small_recipe.yaml",
+            recovery_minutes=0.2,
+            out=folder,
+        )
+    except TargetMissed:
+        assert not report(folder)["results"][0]["met"]
+    else:
+        assert found == report(folder)
+        assert found["results"][0]["met"]
