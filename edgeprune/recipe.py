@@ -72,7 +72,7 @@ class RefitRecipe(Checked):
     """
 
     enabled: bool = True
-    damping: tuple[Positive, ...] = (0.03, 0.3)
+    damping: tuple[Positive, ...] = (0.03, 0.3, 1.0)
     scoring_samples: Count = 256
 
 

@@ -65,7 +65,8 @@ class Candidates:
         fit: Batches of the small refit that precedes scoring.
         score: Batches on which a candidate is compared with the dense model.
         compensation: Relative ridge of the compensation.
-        damping: Relative ridge of refits, of which the final one tries each.
+        damping: Relative ridges of refits. The final refit tries each; small ones use that
+            which does best on a plan that keeps half of everything.
         refitting: Whether plans are refitted at all.
     """
 
@@ -83,6 +84,9 @@ class Candidates:
         dense = self.network.captured.module
         self._dense = run_batches(dense, self.score)
         self._targets = CachedTargets(dense, self.fit) if self.refitting else None
+        self._scoring_damping = self.damping[0]
+        if self.refitting and len(self.damping) > 1:
+            self._scoring_damping = min(self.damping, key=self._half_kept_error)
 
     def build(self, levels: Mapping[str, int]) -> fx.GraphModule:
         """The shrunk, compensated network of a plan after a small refit."""
@@ -90,8 +94,15 @@ class Candidates:
         module = self._shrunk(keep)
         if self._targets is not None:
             kept = survivors(self.network, keep)
-            refit(module, self.fit, self._targets, kept, max(self.damping))
+            refit(module, self.fit, self._targets, kept, self._scoring_damping)
         return module
+
+    def _half_kept_error(self, damping: float) -> float:
+        """The error, after a small refit, of a plan that keeps half of every structure."""
+        self._scoring_damping = damping
+        return self.error(
+            self.build({n: a.levels[len(a.levels) // 2] for n, a in self.alternatives.items()})
+        )
 
     def build_final(
         self, levels: Mapping[str, int], batches: Sequence[Batch]
