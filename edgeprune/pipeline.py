@@ -6,8 +6,8 @@ from typing import Any
 
 from edgeprune import console
 from edgeprune.atomic import atomic_write_json
-from edgeprune.compress.calibration import first_samples
-from edgeprune.compress.candidate import Candidates
+from edgeprune.compression.calibration import first_samples
+from edgeprune.compression.candidate import Candidates
 from edgeprune.devices import device
 from edgeprune.errors import TargetMissed
 from edgeprune.latency import fingerprint

@@ -175,7 +175,7 @@ class Recipe(Checked):
         name: The file's stem.
         version: Version of the file's format.
         description: One line for people.
-        criterion: The order of removal: a file of ``compress/criteria/``.
+        criterion: The order of removal: a file of ``compression/criteria/``.
     """
 
     name: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "edgeprune"
-STAGES = {"compress", "latency", "recovery", "search"}
+STAGES = {"compression", "latency", "recovery", "search"}
 ABOVE_ALL = {"cli", "pipeline", "report", "stages", "doctor"}
 
 # Part -> what its files must never import.
@@ -16,9 +16,9 @@ FORBIDDEN = {
     "graph": {"runtimes", "devices", *STAGES, *ABOVE_ALL},
     "runtimes": {"graph", "devices", *STAGES, *ABOVE_ALL},
     "devices": {"graph", *STAGES, *ABOVE_ALL},
-    "latency": {"compress", "recovery", "search", *ABOVE_ALL},
-    "search": {"torch", "graph", "runtimes", "devices", "compress", "recovery", *ABOVE_ALL},
-    "compress": {"runtimes", "devices", "recovery", *ABOVE_ALL},
+    "latency": {"compression", "recovery", "search", *ABOVE_ALL},
+    "search": {"torch", "graph", "runtimes", "devices", "compression", "recovery", *ABOVE_ALL},
+    "compression": {"runtimes", "devices", "recovery", *ABOVE_ALL},
     "recovery": {"runtimes", "devices", "search", *ABOVE_ALL},
     "tasks": {"graph", "runtimes", "devices", *STAGES, *ABOVE_ALL},
     "stages": {"cli", "pipeline"},

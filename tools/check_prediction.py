@@ -15,7 +15,7 @@ import torch
 from rows import add_json_option, show_rows
 
 from edgeprune import console
-from edgeprune.compress.alternatives import offered_levels
+from edgeprune.compression.alternatives import offered_levels
 from edgeprune.devices import device as find_device
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeprune import console
 from edgeprune.atomic import atomic_write_json
-from edgeprune.compress.candidate import Candidates
+from edgeprune.compression.candidate import Candidates
 from edgeprune.recipe import SearchRecipe
 from edgeprune.search.local_search import SearchState, local_search
 from edgeprune.search.problem import Problem

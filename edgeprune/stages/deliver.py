@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from edgeprune import console
-from edgeprune.compress.alternatives import kept_units
-from edgeprune.compress.candidate import Candidates
-from edgeprune.compress.fidelity import output_error
+from edgeprune.compression.alternatives import kept_units
+from edgeprune.compression.candidate import Candidates
+from edgeprune.compression.fidelity import output_error
 from edgeprune.devices.prediction import predictor
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.weights import save_weights

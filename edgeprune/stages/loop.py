@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgeprune import console
-from edgeprune.compress.candidate import Candidates
+from edgeprune.compression.candidate import Candidates
 from edgeprune.errors import InfeasibleTarget, StructureError
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.latency.measure import Measurement, time_interleaved

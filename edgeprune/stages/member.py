@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import fx
 
 from edgeprune import console
-from edgeprune.compress.alternatives import kept_units
-from edgeprune.compress.batchnorm import reestimated
-from edgeprune.compress.candidate import Candidates
+from edgeprune.compression.alternatives import kept_units
+from edgeprune.compression.batchnorm import reestimated
+from edgeprune.compression.candidate import Candidates
 from edgeprune.graph.weights import load_weights, save_weights
 from edgeprune.recovery.distil import recover
 from edgeprune.request import Goal

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from edgeprune import console
 from edgeprune.atomic import atomic_path, atomic_write_json
-from edgeprune.compress.alternatives import Alternatives, offered_levels
-from edgeprune.compress.offer import Offer, make_offer
+from edgeprune.compression.alternatives import Alternatives, offered_levels
+from edgeprune.compression.offer import Offer, make_offer
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table

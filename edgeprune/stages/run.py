@@ -14,7 +14,7 @@ from edgeprune.task import LoadedTask
 from edgeprune.workspace import Workspace
 
 if TYPE_CHECKING:
-    from edgeprune.compress.calibration import Calibration
+    from edgeprune.compression.calibration import Calibration
     from edgeprune.graph.network import Network
 
 

@@ -5,7 +5,7 @@ import hashlib
 import torch
 
 from edgeprune import console
-from edgeprune.compress.calibration import deal
+from edgeprune.compression.calibration import deal
 from edgeprune.errors import StructureError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.compress.criteria.context import CriterionContext
+from edgeprune.compression.criteria.context import CriterionContext
 from edgeprune.errors import InputError
 from edgeprune.graph.structure import Structure
 from edgeprune.suggest import suggestion
@@ -49,6 +49,6 @@ def criterion(name: str) -> Criterion:
     """
     if name not in _CLASSES:
         raise InputError(f"there is no criterion '{name}'; {suggestion(name, _CLASSES)}")
-    module = import_module(f"edgeprune.compress.criteria.{name}")
+    module = import_module(f"edgeprune.compression.criteria.{name}")
     found: Criterion = getattr(module, _CLASSES[name])()
     return found

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgeprune.compress.layers import WeightedLayer
-from edgeprune.compress.second_order import Consumer, compensate
+from edgeprune.compression.layers import WeightedLayer
+from edgeprune.compression.second_order import Consumer, compensate
 from edgeprune.graph.structure import Slot, Structure
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx
 
-from edgeprune.compress.executor import Environment, Executor
+from edgeprune.compression.executor import Environment, Executor
 
 aten = torch.ops.aten
 _MEAN, _VARIANCE = 3, 4

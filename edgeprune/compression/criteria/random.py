@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.compress.criteria.context import CriterionContext
+from edgeprune.compression.criteria.context import CriterionContext
 from edgeprune.graph.structure import Structure
 
 

@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, fx
 
-from edgeprune.compress.executor import Environment, Executor, Values
-from edgeprune.compress.gram import add_gram
-from edgeprune.compress.landing import Landing, affine, landing
-from edgeprune.compress.layers import WeightedLayer, weighted_layers
+from edgeprune.compression.executor import Environment, Executor, Values
+from edgeprune.compression.gram import add_gram
+from edgeprune.compression.landing import Landing, affine, landing
+from edgeprune.compression.layers import WeightedLayer, weighted_layers
 
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
 Survivors = Callable[[str, int], Tensor | None]

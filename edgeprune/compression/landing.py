@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.compress.executor import Executor
-from edgeprune.compress.layers import WeightedLayer
+from edgeprune.compression.executor import Executor
+from edgeprune.compression.layers import WeightedLayer
 
 aten = torch.ops.aten
 _TRANSPARENT = {aten.dropout.default, aten.alias.default, aten.contiguous.default}

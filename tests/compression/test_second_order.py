@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.compress.second_order import Consumer, compensate, removal_order
+from edgeprune.compression.second_order import Consumer, compensate, removal_order
 
 
 def problem(seed: int, units: int, width: int, outputs: int = 5) -> tuple[torch.Tensor, ...]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.compress.criteria import criterion, names
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.compress.offer import output_gradients
+from edgeprune.compression.criteria import criterion, names
+from edgeprune.compression.criteria.context import CriterionContext
+from edgeprune.compression.offer import output_gradients
 from edgeprune.errors import EdgepruneError, InputError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import Network, analyse

@@ -3,16 +3,16 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.compress.consumers import consumers
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.compress.criteria.magnitude import Magnitude
-from edgeprune.compress.layers import weighted_layers
-from edgeprune.compress.second_order import removal_order
+from edgeprune.compression.consumers import consumers
+from edgeprune.compression.criteria.context import CriterionContext
+from edgeprune.compression.criteria.magnitude import Magnitude
+from edgeprune.compression.layers import weighted_layers
+from edgeprune.compression.second_order import removal_order
 from edgeprune.graph.structure import Structure
 
 
 class SecondOrder:
-    """Optimal Brain Surgeon on groups of columns (see ``compress.second_order``).
+    """Optimal Brain Surgeon on groups of columns (see ``compression.second_order``).
 
     Structures that no plain matrix product consumes fall back to magnitude.
     """

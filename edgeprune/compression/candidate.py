@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from edgeprune.compress.alternatives import Alternatives, kept_units
-from edgeprune.compress.calibration import Batch
-from edgeprune.compress.consumers import reduced_weights
-from edgeprune.compress.fidelity import output_error, run_batches
-from edgeprune.compress.layers import weighted_layers
-from edgeprune.compress.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
+from edgeprune.compression.alternatives import Alternatives, kept_units
+from edgeprune.compression.calibration import Batch
+from edgeprune.compression.consumers import reduced_weights
+from edgeprune.compression.fidelity import output_error, run_batches
+from edgeprune.compression.layers import weighted_layers
+from edgeprune.compression.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
 from edgeprune.errors import StructureError
 from edgeprune.graph.network import Network
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, fx
 
-from edgeprune.compress.executor import Environment, Executor
-from edgeprune.compress.layers import WeightedLayer
+from edgeprune.compression.executor import Environment, Executor
+from edgeprune.compression.layers import WeightedLayer
 
 _ROWS_AT_ONCE = 1 << 16
 # Neighbouring positions of a convolution say much the same: so many rows, or so many times the

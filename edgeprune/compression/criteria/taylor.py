@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.compress.criteria.units import unit_sums
+from edgeprune.compression.criteria.context import CriterionContext
+from edgeprune.compression.criteria.units import unit_sums
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.structure import Structure
 

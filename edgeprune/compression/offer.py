@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from edgeprune import console
-from edgeprune.compress.alternatives import Alternatives
-from edgeprune.compress.calibration import Calibration, first_samples
-from edgeprune.compress.consumers import consuming_layers
-from edgeprune.compress.criteria import criterion
-from edgeprune.compress.criteria.context import CriterionContext
-from edgeprune.compress.distortion import measure_distortions
-from edgeprune.compress.gram import input_grams
-from edgeprune.compress.layers import weighted_layers
+from edgeprune.compression.alternatives import Alternatives
+from edgeprune.compression.calibration import Calibration, first_samples
+from edgeprune.compression.consumers import consuming_layers
+from edgeprune.compression.criteria import criterion
+from edgeprune.compression.criteria.context import CriterionContext
+from edgeprune.compression.distortion import measure_distortions
+from edgeprune.compression.gram import input_grams
+from edgeprune.compression.layers import weighted_layers
 from edgeprune.graph.network import Network
 
 _GRADIENT_SAMPLES = 192
@@ -50,7 +50,7 @@ def make_offer(
         network: The captured network with its structures.
         calibration: Gram matrices come from its ``fit`` part.
         levels: Levels offered, by structure; structures that are absent are left whole.
-        criterion_name: A file of ``compress/criteria``.
+        criterion_name: A file of ``compression/criteria``.
         damping: Relative ridge of the Gram matrices.
         samples: Samples on which distortions are measured.
         seed: For criteria that draw at random.

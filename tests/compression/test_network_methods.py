@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeprune.compress.alternatives import Alternatives, kept_units
-from edgeprune.compress.candidate import Candidates
-from edgeprune.compress.distortion import interpolate, measure_distortions
-from edgeprune.compress.executor import Executor
-from edgeprune.compress.fidelity import output_error, run_batches
-from edgeprune.compress.gram import input_grams
-from edgeprune.compress.layers import weighted_layers
-from edgeprune.compress.offer import consumer_grams
+from edgeprune.compression.alternatives import Alternatives, kept_units
+from edgeprune.compression.candidate import Candidates
+from edgeprune.compression.distortion import interpolate, measure_distortions
+from edgeprune.compression.executor import Executor
+from edgeprune.compression.fidelity import output_error, run_batches
+from edgeprune.compression.gram import input_grams
+from edgeprune.compression.layers import weighted_layers
+from edgeprune.compression.offer import consumer_grams
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import Network, analyse
 
@@ -72,7 +72,7 @@ def offered(network: Network) -> dict[str, Alternatives]:
 
 def candidates(network: Network, batches: list[tuple[Tensor, ...]]) -> Candidates:
     names = list(inner(network))
-    from edgeprune.compress.calibration import Calibration
+    from edgeprune.compression.calibration import Calibration
 
     calibration = Calibration(tuple(batches), (), (), 12)
     grams = consumer_grams(network, calibration, names)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, fx
 
-from edgeprune.compress.consumers import reduced_weights
-from edgeprune.compress.executor import Environment, Executor
-from edgeprune.compress.fidelity import output_error
-from edgeprune.compress.layers import weighted_layers
+from edgeprune.compression.consumers import reduced_weights
+from edgeprune.compression.executor import Environment, Executor
+from edgeprune.compression.fidelity import output_error
+from edgeprune.compression.layers import weighted_layers
 from edgeprune.graph.structure import Structure
 
 # Between so many measured levels the distortion is interpolated; it is smooth in the level.

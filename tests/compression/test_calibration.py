@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.compress.calibration import deal
+from edgeprune.compression.calibration import deal
 from edgeprune.errors import TaskError
 
 
