@@ -39,6 +39,8 @@ class LossLog:
         self.path = path
         self.candidates = candidates
         self.seconds: list[float] = []
+        # What this process asked for, so that a resumed search knows no more than an unbroken one.
+        self.asked: dict[str, float] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 self._read(line)
@@ -52,7 +54,8 @@ class LossLog:
             self.seconds.append(time.monotonic() - begin)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"plan": key, "loss": value}) + "\n")
-        return self.candidates.scores[key]
+        self.asked[key] = self.candidates.scores[key]
+        return self.asked[key]
 
     def _read(self, line: str) -> None:
         try:

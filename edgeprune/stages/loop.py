@@ -150,7 +150,7 @@ class Loop:
 
     def _known_within(self, budget_ms: float) -> list[tuple[Levels, float]]:
         """The plans evaluated so far that fit a budget, with their joint losses."""
-        known = ((parse_levels(key), loss) for key, loss in self.candidates.scores.items())
+        known = ((parse_levels(key), loss) for key, loss in self.log.asked.items())
         return [
             (levels, loss)
             for levels, loss in known
