@@ -34,7 +34,9 @@ def in_fork(network: Network, recipe: RecoveryRecipe, folder: Path, result: Path
     if child:
         return child
     recovered = recover(*network, recipe, minutes=1, folder=folder)
-    save_file(recovered.module.state_dict(), result)
+    # A result that exists must be whole: the kill may fall into its writing too.
+    save_file(recovered.module.state_dict(), partial := result.with_suffix(".partial"))
+    partial.rename(result)
     os._exit(0)
 
 
