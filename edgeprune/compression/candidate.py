@@ -65,8 +65,7 @@ class Candidates:
         fit: Batches of the small refit that precedes scoring.
         score: Batches on which a candidate is compared with the dense model.
         compensation: Relative ridge of the compensation.
-        damping: Relative ridges of refits. The final refit tries each; small ones use that
-            which does best on a plan that keeps half of everything.
+        damping: Relative ridges of refits, from which every layer takes its best.
         refitting: Whether plans are refitted at all.
     """
 
@@ -84,9 +83,6 @@ class Candidates:
         dense = self.network.captured.module
         self._dense = run_batches(dense, self.score)
         self._targets = CachedTargets(dense, self.fit) if self.refitting else None
-        self._scoring_damping = self.damping[0]
-        if self.refitting and len(self.damping) > 1:
-            self._scoring_damping = min(self.damping, key=self._half_kept_error)
 
     def build(self, levels: Mapping[str, int]) -> fx.GraphModule:
         """The shrunk, compensated network of a plan after a small refit."""
@@ -94,15 +90,8 @@ class Candidates:
         module = self._shrunk(keep)
         if self._targets is not None:
             kept = survivors(self.network, keep)
-            refit(module, self.fit, self._targets, kept, self._scoring_damping)
+            refit(module, self.fit, self._targets, kept, self.damping)
         return module
-
-    def _half_kept_error(self, damping: float) -> float:
-        """The error, after a small refit, of a plan that keeps half of every structure."""
-        self._scoring_damping = damping
-        return self.error(
-            self.build({n: a.levels[len(a.levels) // 2] for n, a in self.alternatives.items()})
-        )
 
     def build_final(
         self, levels: Mapping[str, int], batches: Sequence[Batch]
@@ -120,17 +109,16 @@ class Candidates:
         least = self.error(best)
         if not self.refitting:
             return best, note
-        variants: list[tuple[Scope, float]] = [("all", d) for d in self.damping]
-        variants.append(("landing", max(self.damping)))
+        scopes: tuple[Scope, ...] = ("all", "landing")
         dense, kept = self.network.captured.module, survivors(self.network, keep)
-        for scope, damping in variants:
+        for scope in scopes:
             module = self._shrunk(keep)
             targets = LockstepTargets(dense, batches, module, scope)
-            refit(module, batches, targets, kept, damping, scope)
+            refit(module, batches, targets, kept, self.damping, scope)
             error = self.error(module)
             if error < least:
                 best, least = module, error
-                note = f"refit of {scope} layers, damping {damping:g}: output error {error:.4f}"
+                note = f"refit of {scope} layers: output error {error:.4f}"
         return best, note
 
     def _shrunk(self, keep: Kept) -> fx.GraphModule:

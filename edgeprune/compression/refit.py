@@ -6,15 +6,16 @@ repaired where they can be (the reconstruction step of He et al., 2017, "Channel
 accelerating very deep neural networks", eq. 5, applied to residual sums).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, fx
 
+from edgeprune.compression import least_squares
+from edgeprune.compression.emptied import EmptiedSum, emptied_sum
 from edgeprune.compression.executor import Environment, Executor, Values
-from edgeprune.compression.gram import add_gram
-from edgeprune.compression.landing import Landing, affine, landing
+from edgeprune.compression.landing import Landing, affine, landing, rectified, residual_sums
 from edgeprune.compression.layers import WeightedLayer, weighted_layers
 
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
@@ -24,18 +25,24 @@ _SMALLEST_SCALE = 1e-6
 
 
 class Targets(Protocol):
-    """Where the dense model's values come from."""
+    """Where the dense model's values come from.
+
+    Attributes:
+        sums: Names of its residual sums.
+    """
+
+    sums: frozenset[str]
 
     def take(self, node: str) -> Values:
         """The dense values at a node, a list over batches."""
 
 
 class CachedTargets:
-    """Dense values of all landings in memory: for few batches that many candidates share."""
+    """Dense values of all residual sums in memory: for few batches that many candidates share."""
 
     def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]]) -> None:
         self._values: dict[str, Values] = {}
-        wanted = {target.node.name for _, target in refit_layers(module, "landing").values()}
+        self.sums = wanted = residual_sums(module)
 
         def after(node: fx.Node, environment: Environment) -> None:
             if node.name in wanted:
@@ -64,7 +71,10 @@ class LockstepTargets:
         self._executor = Executor(module, batches)
         self._environment: Environment = {}
         self._next = 0
-        self._wanted = {target.node.name for _, target in refit_layers(shrunk, scope).values()}
+        self.sums = residual_sums(module)
+        layers = refit_layers(shrunk, scope, self.sums).values()
+        self._wanted = {target.target.name for _, target in layers}
+        self._wanted |= {total.node.name for total in emptied_sums(shrunk, layers, self.sums)}
         self._ready: dict[str, Values] = {}
 
     def take(self, node: str) -> Values:
@@ -79,7 +89,10 @@ class LockstepTargets:
             self._ready[node.name] = environment[node]
 
 
-def refit_layers(module: fx.GraphModule, scope: Scope) -> dict[str, tuple[WeightedLayer, Landing]]:
+Layers = dict[str, tuple[WeightedLayer, Landing]]
+
+
+def refit_layers(module: fx.GraphModule, scope: Scope, sums: frozenset[str]) -> Layers:
     """The layers to refit by name in order: those on residual sums, or every one.
 
     Layers that land nowhere else are fitted to their own dense output.
@@ -87,13 +100,29 @@ def refit_layers(module: fx.GraphModule, scope: Scope) -> dict[str, tuple[Weight
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     found = {}
     for name, layer in weighted_layers(module).items():
-        target = landing(layer)
+        target = landing(layer, sums)
         # A summand computed later than the layer cannot be taken off the sum yet; the layer
         # that computes it is fitted in its turn.
         ready = target.shortcut is None or order[target.shortcut] < order[layer.node]
-        if ready and (scope == "all" or target.shortcut is not None):
+        if ready and (scope == "all" or target.shortcut is not None or target.passed):
             found[name] = (layer, target)
     return found
+
+
+def emptied_sums(
+    module: fx.GraphModule,
+    layers: Iterable[tuple[WeightedLayer, Landing]],
+    sums: frozenset[str],
+) -> list[EmptiedSum]:
+    """The emptied sums whose constant is to be fitted, since no layer in front stands in."""
+    passed = {total.node for _, target in layers for total in target.passed}
+    found = (emptied_sum(node) for node in module.graph.nodes if node.name in sums)
+    return [
+        total
+        for total in found
+        # Before a ReLU the mean of a sum says little of what passes.
+        if total is not None and total.node not in passed and not rectified(total.node)
+    ]
 
 
 @torch.no_grad()
@@ -102,7 +131,7 @@ def refit(
     batches: Sequence[tuple[Tensor, ...]],
     targets: Targets,
     survivors: Survivors,
-    damping: float,
+    dampings: Sequence[float],
     scope: Scope = "landing",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Tensor, ...]]:
@@ -114,20 +143,27 @@ def refit(
         batches: What to fit on.
         targets: Dense values on the same batches.
         survivors: Which positions of a weight's output dimension the shrunk graph kept.
-        damping: Ridge towards the present weights, relative to the inputs' mean variance.
+        dampings: Ridges towards the present weights, relative to the inputs' mean variance; each
+            layer takes the one that does best on batches left out.
         scope: Refit the layers on residual sums alone, or every layer.
     """
-    layers = refit_layers(module, scope)
+    layers = refit_layers(module, scope, targets.sums)
+    emptied = emptied_sums(module, layers.values(), targets.sums)
+    constants = {total.node.name: total for total in emptied}
     executor = Executor(module, batches)
     done = 0
 
     def before(node: fx.Node, environment: Environment) -> None:
         nonlocal done
+        if node.name in constants:
+            _fit_constant(executor, environment, constants[node.name], targets, survivors)
         if node.name not in layers:
             return
         layer, target = layers[node.name]
-        dense = targets.take(target.node.name)
-        _fit(executor, environment, layer, target, dense, survivors, damping)
+        dense = targets.take(target.target.name)
+        for total in target.passed:
+            total.shift(executor, -total.branch_value(executor))
+        _fit(executor, environment, layer, target, dense, survivors, dampings)
         done += 1
         if progress is not None:
             progress(done, len(layers))
@@ -142,7 +178,7 @@ def _fit(
     target: Landing,
     dense: Values,
     survivors: Survivors,
-    damping: float,
+    dampings: Sequence[float],
 ) -> None:
     weight = executor.parameter(layer.weight)
     scale, shift = affine(executor, target.norm, len(weight))
@@ -153,50 +189,39 @@ def _fit(
     inputs = executor.input_values(layer.node, environment)
     shortcut = environment[target.shortcut] if target.shortcut is not None else None
 
-    def residuals(index: int) -> tuple[Tensor, Tensor]:
-        rows = layer.rows(inputs[index], weight)
+    def rows(index: int) -> tuple[Tensor, Tensor]:
+        x = layer.rows(inputs[index], weight)
         wanted = dense[index]
         if kept is not None:
             wanted = wanted.index_select(1 if layer.convolution else -1, kept)
         if shortcut is not None:
             wanted = wanted - shortcut[index]
-        return rows, layer.flatten_output(wanted) - rows @ matrix.T - offset
+        return x, layer.flatten_output(wanted) - x @ matrix.T - offset
 
-    step, intercept = _ridge(residuals, len(inputs), damping)
+    step, intercept = least_squares.solve(rows, len(inputs), dampings)
     usable = scale.abs() > _SMALLEST_SCALE
     step = torch.where(usable[:, None], step, 0) / torch.where(usable, scale, 1)[:, None]
     weight.add_(step.reshape(weight.shape))
     _add_offset(executor, layer, target, intercept, scale, usable)
 
 
-def _ridge(
-    residuals: Callable[[int], tuple[Tensor, Tensor]], batches: int, damping: float
-) -> tuple[Tensor, Tensor]:
-    """Solve ``min |R - X Dᵀ - c|² + ridge |D|²`` for D (out, in) and c (out,), in float64."""
-    rows, rest = residuals(0)
-    width, outputs = rows.shape[1], rest.shape[1]
-    gram = torch.zeros(width, width, dtype=torch.float64)
-    cross = torch.zeros(width, outputs, dtype=torch.float64)
-    mean_x = torch.zeros(width, dtype=torch.float64)
-    mean_r = torch.zeros(outputs, dtype=torch.float64)
-    count = 0
-    for index in range(batches):
-        if index:
-            rows, rest = residuals(index)
-        add_gram(gram, rows)
-        cross += (rows.T @ rest).double()
-        mean_x += rows.sum(0).double()
-        mean_r += rest.sum(0).double()
-        count += len(rows)
-    mean_x /= count
-    mean_r /= count
-    gram = gram / count - torch.outer(mean_x, mean_x)
-    cross = cross / count - torch.outer(mean_x, mean_r)
-    ridge = damping * gram.diagonal().mean().clamp_min(1e-12)
-    gram += ridge * torch.eye(len(gram), dtype=torch.float64)
-    step = torch.linalg.solve(gram, cross).T
-    intercept = mean_r - step @ mean_x
-    return step.float(), intercept.float()
+def _fit_constant(
+    executor: Executor,
+    environment: Environment,
+    total: EmptiedSum,
+    targets: Targets,
+    survivors: Survivors,
+) -> None:
+    """Set the constant of an emptied sum to what the dense sum is above its shortcut on average."""
+    dense = targets.take(total.node.name)
+    kept = survivors(total.offset, 0)
+    above = torch.zeros(())
+    for index, value in enumerate(environment[total.value]):
+        wanted = dense[index]
+        if kept is not None:
+            wanted = wanted.index_select(total.dim, kept)
+        above = above + total.mean(wanted - value)
+    total.shift(executor, above / len(dense) - total.branch_value(executor))
 
 
 def _add_offset(

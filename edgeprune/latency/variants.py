@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 Levels = dict[str, int]
 
-# Profiles of each variant, far apart in time, and rounds of unprofiled samples.
+# Profiles of each variant, far apart in time, and rounds of unprofiled samples: models whose
+# weights nearly fit a cache shared with others vary by 10% over half a minute.
 REPETITIONS = 2
-ROUNDS = 12
-_SERIES_MS = 15.0
+ROUNDS = 30
+_SERIES_MS = 20.0
 _PROFILE_MS = 150.0
 _FEWEST_RUNS, _MOST_RUNS = 15, 200
 _PROFILE_ATTEMPTS = 2

@@ -1,0 +1,104 @@
+"""Ridge regression of a layer's change, accumulated over batches that do not fit in memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgeprune.compression.gram import add_gram
+
+# Of a batch: inputs (positions, in), and what is lacking at the output (positions, out).
+Rows = Callable[[int], tuple[Tensor, Tensor]]
+
+# Every fourth batch judges the ridges that the others were solved with.
+_JUDGING = 4
+
+
+@dataclass
+class _Moments:
+    """Sums over positions, in float64."""
+
+    gram: Tensor
+    cross: Tensor
+    sum_x: Tensor
+    sum_r: Tensor
+    count: int = 0
+
+    @classmethod
+    def zeros(cls, inputs: int, outputs: int) -> "_Moments":
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64)
+
+        return cls(zeros(inputs, inputs), zeros(inputs, outputs), zeros(inputs), zeros(outputs))
+
+    def add(self, x: Tensor, rest: Tensor) -> None:
+        add_gram(self.gram, x)
+        self.cross += (x.T @ rest).double()
+        self.sum_x += x.sum(0).double()
+        self.sum_r += rest.sum(0).double()
+        self.count += len(x)
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.sum_x + other.sum_x,
+            self.sum_r + other.sum_r,
+            self.count + other.count,
+        )
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Covariance of the inputs, and of inputs and what is lacking."""
+        x, r = self.sum_x / self.count, self.sum_r / self.count
+        return (
+            self.gram / self.count - torch.outer(x, x),
+            self.cross / self.count - torch.outer(x, r),
+        )
+
+    def solve(self, damping: float) -> Tensor:
+        """The change D as (in, out)."""
+        gram, cross = self.centred()
+        gram.diagonal().add_(damping * gram.diagonal().mean().clamp_min(1e-12))
+        change: Tensor = torch.linalg.solve(gram, cross)
+        return change
+
+    def intercept(self, change: Tensor) -> Tensor:
+        """The offset that leaves nothing lacking on average."""
+        return (self.sum_r - self.sum_x @ change) / self.count
+
+
+def solve(rows: Rows, batches: int, dampings: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """The change D (out, in) and c (out,) of a layer that leaves least lacking at its output.
+
+    Minimises ``|R - X Dᵀ - c|² + ridge |D|²``. Of several ridges the one is taken that lowers
+    the error most on batches left out; the solution is then of all batches.
+
+    Args:
+        rows: Reads one batch.
+        batches: How many there are.
+        dampings: Ridges relative to the mean variance of the inputs.
+    """
+    fitted, judging = _accumulate(rows, batches)
+    damping = dampings[0]
+    if len(dampings) > 1 and judging.count:
+        damping = min(dampings, key=lambda d: _change_of_error(fitted.solve(d), judging))
+    together = fitted + judging
+    change = together.solve(damping)
+    return change.T.float(), together.intercept(change).float()
+
+
+def _change_of_error(change: Tensor, judging: _Moments) -> float:
+    """By how much a change moves the squared error on other data; negative is better."""
+    gram, cross = judging.centred()
+    return float(((gram @ change) * change).sum() - 2 * (cross * change).sum())
+
+
+def _accumulate(rows: Rows, batches: int) -> tuple[_Moments, _Moments]:
+    x, rest = rows(0)
+    fitted, judging = (_Moments.zeros(x.shape[1], rest.shape[1]) for _ in range(2))
+    for index in range(batches):
+        if index:
+            x, rest = rows(index)
+        (judging if index % _JUDGING == _JUDGING - 1 else fitted).add(x, rest)
+    return fitted, judging
