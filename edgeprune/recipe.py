@@ -28,7 +28,7 @@ class CalibrationRecipe(Checked):
         held_back: Further inputs that judge plans and fidelity and never fit anything.
     """
 
-    samples: Count = 1024
+    samples: Count = 2048
     distortion_samples: Count = 128
     damping: Positive = 1e-3
     held_back: Count = 256
@@ -67,12 +67,12 @@ class RefitRecipe(Checked):
     Attributes:
         enabled: Whether to refit at all.
         damping: Ridges towards the present weights, as shares of the mean variance of the
-            inputs; the final refit tries each and the scoring data decide.
+            inputs; each layer takes the one that does best on batches left out.
         scoring_samples: Inputs of the small refit that precedes the scoring of a plan.
     """
 
     enabled: bool = True
-    damping: tuple[Positive, ...] = (0.03, 0.3, 1.0)
+    damping: tuple[Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     scoring_samples: Count = 256
 
 
