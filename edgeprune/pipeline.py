@@ -1,6 +1,6 @@
 """The story of a run: task, graph, alternatives, plan, network, recovery, artifact, measurement."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from edgeprune.compression.candidate import Candidates
 from edgeprune.devices import device
 from edgeprune.errors import TargetMissed
 from edgeprune.latency import fingerprint
+from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import load_recipe
 from edgeprune.request import CompressRequest, Goal
 from edgeprune.runtimes import runtime
@@ -18,7 +19,7 @@ from edgeprune.stages import deliver, price
 from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.loop import Closed, Loop
 from edgeprune.stages.member import build_member, recover_member, slug
-from edgeprune.stages.preview import preview, refuse_unreachable
+from edgeprune.stages.preview import preview, prunable, refuse_unreachable
 from edgeprune.stages.record import report_record
 from edgeprune.stages.run import Run, Subject
 from edgeprune.stages.subject import make_subject
@@ -44,7 +45,8 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         console.message(preview(run, subject, latency, goals))
         refuse_unreachable(goals, latency)
         if request.dry_run:
-            return {"dry_run": True, **latency_range(latency.dense_ms, latency.fastest_ms)}
+            shares = prunable(subject, latency)
+            return {"dry_run": True, "prunable": shares, **latency_range(latency)}
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
         problem = price.allocation(latency, offer)
@@ -64,7 +66,8 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             loop = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
             closed[goal] = loop.close()
             stage.finish(None)
-        return finish(run, subject, baselines, goals, closed, candidates)
+        shares = prunable(subject, latency)
+        return finish(run, subject, baselines, goals, closed, candidates, shares)
 
 
 def finish(
@@ -74,6 +77,7 @@ def finish(
     goals: list[Goal],
     closed: dict[Goal, Closed],
     candidates: Candidates,
+    shares: Mapping[str, float],
 ) -> dict[str, Any]:
     """Build, recover, judge and confirm every member, and write the report."""
     judged: dict[Goal, deliver.Judged] = {}
@@ -98,7 +102,7 @@ def finish(
         deliver.result_row(goal, closed[goal], judged[goal], measurement, extra[goal])
         for goal in goals
     ]
-    report = report_record(run, subject, baselines, measurement, rows)
+    report = report_record(run, subject, baselines, measurement, rows, shares)
     atomic_write_json(run.folder / "report.json", report)
     deliver.describe(run, subject, report)
     misses = deliver.missed(rows)
@@ -140,6 +144,7 @@ def reach(goal: Goal, dense_ms: float) -> float:
     return goal.value if goal.kind == "latency_ms" else dense_ms / goal.value
 
 
-def latency_range(dense_ms: float, fastest_ms: float) -> dict[str, float]:
+def latency_range(latency: LatencyModel) -> dict[str, float]:
     """The reachable range as JSON values."""
-    return {"dense_ms": dense_ms, "fastest_ms": fastest_ms, "most_speedup": dense_ms / fastest_ms}
+    dense, fastest = latency.dense_ms, latency.fastest_ms
+    return {"dense_ms": dense, "fastest_ms": fastest, "most_speedup": dense / fastest}

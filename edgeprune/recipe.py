@@ -141,7 +141,6 @@ class RecoveryRecipe(Checked):
         patience: Evaluations without gain before stopping; 0 never stops early.
         evaluations: How often the held-back fidelity is looked at.
         checkpoint_s: Seconds between checkpoints.
-        family_start: Whether a smaller member may start from a larger, recovered one.
         batchnorm: ``train`` updates the statistics, ``frozen`` keeps them.
         gradient_clip: Largest norm of the gradient; 0 does not clip.
         seed: Seed of everything random.
@@ -161,7 +160,6 @@ class RecoveryRecipe(Checked):
     patience: Annotated[int, Range(0)] = 0
     evaluations: Count = 20
     checkpoint_s: Positive = 60.0
-    family_start: bool = True
     batchnorm: Literal["auto", "train", "frozen"] = "auto"
     gradient_clip: Weight = 1.0
     seed: int = 0

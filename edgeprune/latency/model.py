@@ -120,6 +120,12 @@ class LatencyModel:
         """Time of the fastest plan found."""
         return self.total_ms(self.fastest_levels)
 
+    @cached_property
+    def prunable_share(self) -> float:
+        """Share of the dense model's time in layers whose size some structure decides."""
+        never = self.base_ms - self.approximation[0]
+        return 1.0 - never / self.exact_sum_ms({})
+
     def _choices(self) -> dict[str, tuple[int, ...]]:
         choices: dict[str, set[int]] = {name: {level} for name, level in self.full.items()}
         for name, times in self.unary_ms.items():

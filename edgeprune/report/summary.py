@@ -67,6 +67,11 @@ def remarks(record: dict[str, Any]) -> list[str]:
         lines.append(f"dense int8 could not be made: {record['dense_int8_failure']}")
     if record.get("drifted_rounds"):
         lines.append(f"{record['drifted_rounds']} rounds were marked by drift of the machine")
+    if shares := record.get("prunable"):
+        lines.append(
+            f"prunable: {shares['parameters']:.0%} of the layers' parameters, "
+            f"{shares['time']:.0%} of the measured time"
+        )
     frozen = record.get("frozen", [])
     if frozen:
         operators = sorted({str(entry["operator"]) for entry in frozen})

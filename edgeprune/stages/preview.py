@@ -32,6 +32,14 @@ def refuse_unreachable(goals: Sequence[Goal], latency: LatencyModel) -> None:
             )
 
 
+def prunable(subject: Subject, latency: LatencyModel) -> dict[str, float]:
+    """Shares of the dense model's parameters and of its measured time that can be pruned."""
+    return {
+        "parameters": subject.network.summary().share_prunable,
+        "time": latency.prunable_share,
+    }
+
+
 def cost_minutes(run: Run, goals: Sequence[Goal]) -> float:
     """Minutes the rest of the run is likely to take, besides pricing the alternatives."""
     each = run.recipe.search.refine_minutes + (run.request.recovery_minutes or 0.0)
@@ -39,13 +47,16 @@ def cost_minutes(run: Run, goals: Sequence[Goal]) -> float:
 
 
 def preview(run: Run, subject: Subject, latency: LatencyModel, goals: Sequence[Goal]) -> str:
-    """The reachable range, what is prunable, and an estimate of cost, in two lines."""
+    """The reachable range, what is prunable, and an estimate of cost, in three lines."""
     structures = subject.network.structures
     units = sum(structure.units for structure in structures.values())
     most = latency.dense_ms / latency.fastest_ms
+    shares = prunable(subject, latency)
     named = ", ".join(f"{goal} ({wanted_ms(goal, latency):.3f} ms)" for goal in goals)
     return (
         f"dense {latency.dense_ms:.3f} ms, reachable down to {latency.fastest_ms:.3f} ms "
         f"({most:.2f}x) by {len(structures)} structures with {units} units\n"
+        f"prunable: {shares['parameters']:.0%} of the layers' parameters, "
+        f"{shares['time']:.0%} of the measured time\n"
         f"targets {named}: about {duration(60 * cost_minutes(run, goals))} of work"
     )

@@ -15,6 +15,7 @@ def report_record(
     baselines: Baselines,
     measurement: Measurement,
     rows: Sequence[Mapping[str, Any]],
+    prunable: Mapping[str, float],
 ) -> dict[str, Any]:
     """Everything the report says; JSON values only."""
     int8 = baselines.int8
@@ -35,6 +36,7 @@ def report_record(
         "structures": {
             s.name: {"kind": s.kind, "units": s.units} for s in subject.network.structures.values()
         },
+        "prunable": dict(prunable),
         "frozen": [
             {"tensor": f.tensor, "operator": f.operator, "source": f.source, "reason": f.reason}
             for f in subject.network.frozen

@@ -82,6 +82,13 @@ def test_joint_parts_enter_the_total_exactly() -> None:
     assert difference == pytest.approx(0.01 * 12 * 2 - 0.1 - 0.05)
 
 
+def test_the_prunable_share_leaves_out_what_no_structure_decides() -> None:
+    model = _random_model(0)
+    # The approximation's constant stands for a joint part, which structures do decide.
+    never = model.base_ms - model.approximation[0]
+    assert model.prunable_share == pytest.approx(1 - never / model.exact_sum_ms(model.full))
+
+
 def test_unknown_level_is_named() -> None:
     with pytest.raises(TableError, match="5"):
         _random_model(0).total_ms({"a": 5})

@@ -35,6 +35,7 @@ def test_the_report_holds_what_is_promised(finished: Finished) -> None:
         assert (folder / row["artifact"]).is_file()
         assert row["size_bytes"] > 0
         assert 0 <= row["quality"] <= 1
+    assert all(0 < record["prunable"][what] <= 1 for what in ("parameters", "time"))
     (row,) = record["results"]
     assert {"target_ms", "met", "predicted_ms", "speedup", "fidelity", "plan"} <= set(row)
 
@@ -108,6 +109,7 @@ def test_a_dry_run_says_what_is_reachable_and_stops(start: Start, tmp_path: Path
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["fastest_ms"] < found["dense_ms"]
+    assert 0 < found["prunable"]["time"] <= 1
     assert "of work" in done.stderr
     assert not (tmp_path / "run" / "1.3x").exists()
 
