@@ -71,8 +71,12 @@ class Task:
         count: int = 5000,
     ) -> float:
         """Share of the JPEG test images on which a model says what the dense model says."""
-        images = self._loaders.cifar10("test_a", "jpeg")[0][:count]
+        images = self.agreement_images(count)
         return float(np.mean(self.classes(predict, images) == self.classes(dense, images)))
+
+    def agreement_images(self, count: int = 5000) -> Any:
+        """JPEG test images (count, 32, 32, 3) uint8."""
+        return self._loaders.cifar10("test_a", "jpeg")[0][:count]
 
     def test_images(self) -> tuple[Any, Any]:
         """Lossless test images (499, 32, 32, 3) uint8 and their labels."""
