@@ -50,20 +50,25 @@ class WeightedLayer:
         """How many columns of the matrix one input channel has (the kernel's size)."""
         return int(weight[0, 0].numel()) if weight.dim() > 2 else 1
 
-    def rows(self, value: Tensor, weight: Tensor) -> Tensor:
-        """The input as rows of the matrix product, of shape (positions, in * kernel)."""
+    def rows(self, value: Tensor, weight: Tensor, every: int = 1) -> Tensor:
+        """The input as rows of the matrix product, of shape (positions, in * kernel).
+
+        ``every`` keeps that share of a convolution's positions along each axis.
+        """
         if not self.convolution:
             return value.reshape(-1, value.shape[-1])
         if value.dim() == 3:
             value, weight = value.unsqueeze(2), weight.unsqueeze(2)
         stride, padding, dilation = self._geometry(weight)
+        stride = (stride[0] * every, stride[1] * every)
         patches = F.unfold(value, tuple(weight.shape[2:]), dilation, padding, stride)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
-    def flatten_output(self, value: Tensor) -> Tensor:
-        """An output-shaped value as rows, of shape (positions, out)."""
+    def flatten_output(self, value: Tensor, every: int = 1) -> Tensor:
+        """An output-shaped value as rows, of shape (positions, out), at the same positions."""
         if not self.convolution:
             return value.reshape(-1, value.shape[-1])
+        value = value[(slice(None), slice(None), *[slice(None, None, every)] * (value.dim() - 2))]
         return value.flatten(2).transpose(1, 2).reshape(-1, value.shape[1])
 
     def _geometry(self, weight: Tensor) -> tuple[Any, Any, Any]:

@@ -22,6 +22,9 @@ from edgeprune.compression.layers import WeightedLayer, weighted_layers
 Survivors = Callable[[str, int], Tensor | None]
 Scope = Literal["landing", "all"]
 _SMALLEST_SCALE = 1e-6
+# Positions of a convolution that a refit uses for each of a kernel's weights, at least, and the
+# widest spacing between them.
+_ROWS_PER_COLUMN, _WIDEST = 32, 4
 
 
 class Targets(Protocol):
@@ -189,20 +192,38 @@ def _fit(
     inputs = executor.input_values(layer.node, environment)
     shortcut = environment[target.shortcut] if target.shortcut is not None else None
 
+    every = _spacing(layer, weight, dense)
+
     def rows(index: int) -> tuple[Tensor, Tensor]:
-        x = layer.rows(inputs[index], weight)
+        x = layer.rows(inputs[index], weight, every)
         wanted = dense[index]
         if kept is not None:
             wanted = wanted.index_select(1 if layer.convolution else -1, kept)
         if shortcut is not None:
             wanted = wanted - shortcut[index]
-        return x, layer.flatten_output(wanted) - x @ matrix.T - offset
+        return x, layer.flatten_output(wanted, every) - x @ matrix.T - offset
 
     step, intercept = least_squares.solve(rows, len(inputs), dampings)
     usable = scale.abs() > _SMALLEST_SCALE
     step = torch.where(usable[:, None], step, 0) / torch.where(usable, scale, 1)[:, None]
     weight.add_(step.reshape(weight.shape))
     _add_offset(executor, layer, target, intercept, scale, usable)
+
+
+def _spacing(layer: WeightedLayer, weight: Tensor, dense: Values) -> int:
+    """The spacing of positions that still leaves many of them for each of a kernel's weights.
+
+    Neighbouring positions of an image say much the same.
+    """
+    if not layer.convolution:
+        return 1
+    axes = weight.dim() - 2
+    rows = sum(value.shape[0] * value[0, 0].numel() for value in dense)
+    wanted = _ROWS_PER_COLUMN * weight[0].numel()
+    every = 1
+    while every < _WIDEST and rows / (2 * every) ** axes >= wanted:
+        every *= 2
+    return every
 
 
 def _fit_constant(

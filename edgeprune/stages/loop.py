@@ -22,8 +22,10 @@ Levels = dict[str, int]
 # Planned this far under the target, so that the interval's upper end stays below it too.
 _AIM = 0.98
 _PROBE_SHARE = 0.5
-# An interval that straddles the limit calls for more samples, not for another plan.
+# An interval that straddles the limit calls for more samples, not for another plan; so does a
+# time this far from the planned one, which other work on the machine gives more often than a plan.
 _LONGER = (1, 2, 4)
+_UNLIKELY = 0.06
 # A correction is a small step from a plan whose neighbourhood is known already.
 _CORRECTION_EVALUATIONS = 24
 
@@ -112,7 +114,7 @@ class Loop:
         """Measured over predicted for a first plan, before anything expensive is done."""
         solution = exact(self.problem, self._budget(1.0), self.run.recipe.search)
         try:
-            trial = self._time(solution.levels, _PROBE_SHARE)
+            trial = self._time(solution.levels, probe=True)
         except StructureError:
             return 1.0  # possible one by one, not together; the joint search finds another
         # A speed-up is judged against the dense model of the same measurement, so only the
@@ -158,21 +160,21 @@ class Loop:
             and self.problem.evaluate(levels)[1] <= budget_ms
         ]
 
-    def _time(self, levels: Levels, share: float = 1.0) -> Trial:
+    def _time(self, levels: Levels, *, probe: bool = False) -> Trial:
         plan = Candidates.key(levels)
         if self._kept and self._kept[0].plan == plan:
             trial = self._kept.pop(0)
         else:
             self._kept.clear()
-            seconds = share * self.run.recipe.measure.trial_s
-            trial = self._measured(plan, levels, seconds)
+            trial = self._measured(plan, levels, probe)
             with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(trial)) + "\n")
         self.trials.append(trial)
         return trial
 
-    def _measured(self, plan: str, levels: Levels, seconds: float) -> Trial:
-        """Time a plan; for longer while it is under the limit but not clearly so."""
+    def _measured(self, plan: str, levels: Levels, probe: bool) -> Trial:
+        """Time a plan; for longer while it is neither clearly met nor missed, or surprises."""
+        seconds = self.run.recipe.measure.trial_s * (_PROBE_SHARE if probe else 1.0)
         artifact = self.timing_artifact(plan, levels)
         for factor in _LONGER:
             measurement = time_against_dense(
@@ -180,7 +182,8 @@ class Loop:
             )
             trial = self._trial(plan, measurement)
             limit = limit_ms(self.goal, trial.dense)
-            if trial.upper < limit or trial.median >= limit:
+            likely = probe or abs(trial.median / (_AIM * limit) - 1) < _UNLIKELY
+            if likely and (trial.upper < limit or trial.median >= limit):
                 break
         return trial
 

@@ -123,9 +123,11 @@ def test_convolutions_as_matrices_give_the_convolutions_output(
     (layer,) = (x for x in weighted_layers(module).values() if x.weight == "conv2.0.weight")
     weight = dict(module.named_parameters())["conv2.0.weight"].detach()
     value = torch.randn(2, 16, 10, 10)
-    wanted = layer.flatten_output(F.conv2d(value, weight, padding=1))
-    found = layer.rows(value, weight) @ weight.flatten(1).T
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for every in (1, 2, 4):
+        wanted = layer.flatten_output(F.conv2d(value, weight, padding=1), every)
+        found = layer.rows(value, weight, every) @ weight.flatten(1).T
+        assert len(wanted) == 2 * -(-10 // every) ** 2
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_distortions_fall_with_the_level_and_end_at_nothing(
