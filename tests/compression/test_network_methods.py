@@ -126,7 +126,7 @@ def test_convolutions_as_matrices_give_the_convolutions_output(
     for every in (1, 2, 4):
         wanted = layer.flatten_output(F.conv2d(value, weight, padding=1), every)
         found = layer.rows(value, weight, every) @ weight.flatten(1).T
-        assert len(wanted) == 2 * -(-10 // every) ** 2
+        assert len(wanted) == 2 * (-(-10 // every)) ** 2
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
