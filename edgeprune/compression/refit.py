@@ -24,7 +24,7 @@ Scope = Literal["landing", "all"]
 _SMALLEST_SCALE = 1e-6
 # Positions of a convolution that a refit uses for each of a kernel's weights, at least, and the
 # widest spacing between them.
-_ROWS_PER_COLUMN, _WIDEST = 32, 4
+_ROWS_PER_COLUMN, _WIDEST = 32, 2
 
 
 class Targets(Protocol):
