@@ -141,8 +141,15 @@ def _channels_last_inputs(graph: fx.Graph) -> None:
 
 
 def _normalise_by_batch(graph: fx.Graph) -> None:
+    """Let every BatchNorm see the batch, except those behind an emptied layer.
+
+    Their input is one value a channel, the same in every batch, and its variance is not a number.
+    """
+    varies: set[Node] = set()
     for node in graph.nodes:
-        if op_name(node) == "batch_norm":
+        if node.op == "placeholder" or varies.intersection(node.all_input_nodes):
+            varies.add(node)
+        if op_name(node) == "batch_norm" and node in varies:
             node.update_arg(_BATCH_NORM_TRAINING, True)
 
 

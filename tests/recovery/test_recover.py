@@ -10,6 +10,8 @@ import small_networks
 import torch
 from torch import fx
 
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
 from edgeprune.recipe import LossRecipe, RecoveryRecipe
 from edgeprune.recovery.data import TrainingData
 from edgeprune.recovery.distil import Recovered, recover
@@ -183,3 +185,22 @@ def test_each_term_alone_teaches(term: str, name: str, tmp_path: Path) -> None:
     recovered = run(name, tmp_path, loss=loss, steps=100, evaluations=4)
     losses = [entry["loss"] for entry in recovered.history if "loss" in entry]
     assert 0 < losses[-1] < losses[0]
+
+
+def test_an_emptied_block_does_not_spoil_the_statistics(tmp_path: Path) -> None:
+    _, _, batches = small_networks.cnn()
+    images = next(iter(batches()))
+    network = analyse(capture(small_networks.Cnn(8).eval(), (images[0][:1],), images))
+    emptied = {name: [] for name, s in network.structures.items() if s.removable}
+    assert emptied
+    recipe = RecoveryRecipe(steps=60, precision="f32", batchnorm="train")
+    recovered = recover(
+        network.shrink(emptied),
+        network.captured.module,
+        batches,
+        recipe,
+        minutes=1,
+        folder=tmp_path,
+    )
+    assert all(torch.isfinite(value).all() for value in recovered.module.state_dict().values())
+    assert recovered.best_fidelity > recovered.history[0]["fidelity"]
