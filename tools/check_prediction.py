@@ -44,7 +44,9 @@ def main() -> None:
     torch.set_num_threads(1)
     target = load_target(options.device)
     task = load_task(options.task, parse_settings(options.set))
-    network = analyse(capture(task.model(), task.example_inputs()))
+    # As a run captures it, so that both share one table.
+    sample = next(iter(task.batches()))
+    network = analyse(capture(task.model(), task.example_inputs(), sample))
     levels = {
         name: offered_levels(structure, target.channel_multiple, options.levels)
         for name, structure in network.structures.items()
