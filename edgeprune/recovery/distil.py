@@ -18,7 +18,7 @@ from edgeprune.recovery.features import paired_joints
 from edgeprune.recovery.holdout import Holdout
 from edgeprune.recovery.precision import choose_precision, step_seconds
 from edgeprune.recovery.schedules import Pace, affordable_end, rate_factor
-from edgeprune.recovery.settings import resolve
+from edgeprune.recovery.settings import first_rate_scale, resolve
 from edgeprune.recovery.trainer import Trainer
 from edgeprune.recovery.working import (
     Precision,
@@ -178,6 +178,7 @@ class _Run:
         self._build(state)
         self._progress(0.0, f"{self._settings}; {state.notes[0]}")
         self._evaluate(state, 0.0)
+        state.rate_scale = first_rate_scale(self._recipe, state.best_fidelity)
         self._save(state)
         return state
 

@@ -43,6 +43,9 @@ _CONVOLUTIONAL = Settings(
     "convolutional", 2e-3, 64, LossWeights(output=1.0, features=1.0), "shift_flip", True
 )
 _SEQUENCE = Settings("sequence", 1.5e-3, 48, LossWeights(output=2.5, similarity=10.0), "none", True)
+# Output error (1 - R²) from which on students learn at the full rate, and the least share of it.
+_FULL_RATE_ERROR = 0.3
+_LEAST_RATE_SCALE = 0.05
 
 
 def resolve(recipe: RecoveryRecipe, student: fx.GraphModule) -> Settings:
@@ -64,6 +67,17 @@ def resolve(recipe: RecoveryRecipe, student: fx.GraphModule) -> Settings:
         _chosen(recipe.augment, usual.augment),
         batchnorm,
     )
+
+
+def first_rate_scale(recipe: RecoveryRecipe, fidelity: float) -> float:
+    """Factor on the automatic peak for a student that starts at a fidelity.
+
+    A student that is nearly right already is thrown back by steps that teach a poor one: from
+    R² 0.92 the full rate of an encoder led down to 0.69, and in twelve minutes not back up.
+    """
+    if recipe.learning_rate != "auto":
+        return 1.0
+    return min(max((1.0 - fidelity) / _FULL_RATE_ERROR, _LEAST_RATE_SCALE), 1.0)
 
 
 def _chosen(value: T | Literal["auto"], otherwise: T) -> T:

@@ -22,7 +22,7 @@ from edgeprune.recovery.features import joints, paired_joints, return_also
 from edgeprune.recovery.losses import feature_loss, kl_loss, output_loss, similarity_loss
 from edgeprune.recovery.precision import choose_precision
 from edgeprune.recovery.schedules import Pace, affordable_end, rate_factor
-from edgeprune.recovery.settings import resolve
+from edgeprune.recovery.settings import first_rate_scale, resolve
 from edgeprune.recovery.working import inference_copy, set_layout, training_copy
 
 NETWORKS = ("mlp", "cnn", "encoder")
@@ -340,3 +340,11 @@ def test_augmentation_keeps_shapes_and_what_is_no_image(how: str) -> None:
     assert changed.shape == images.shape and same is ids
     assert torch.equal(changed, images) == (how == "none")
     assert math.isclose(float(changed.mean()), float(images.mean()), abs_tol=0.05)
+
+
+def test_a_student_that_is_nearly_right_learns_in_smaller_steps() -> None:
+    auto = RecoveryRecipe()
+    scales = [first_rate_scale(auto, fidelity) for fidelity in (-3.0, 0.5, 0.8, 0.92, 1.0)]
+    assert scales == sorted(scales, reverse=True)
+    assert scales[0] == 1.0 and 0 < scales[-1] < scales[-2] < 0.5
+    assert first_rate_scale(RecoveryRecipe(learning_rate=1e-3), 0.99) == 1.0
