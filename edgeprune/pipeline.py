@@ -42,10 +42,10 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         levels = price.choose_levels(run, subject)
         latency = price.measure_latency(run, subject, levels)
         goals = sorted(request.goals, key=lambda goal: -reach(goal, latency.dense_ms))
-        console.message(preview(run, subject, latency, goals))
+        shares = prunable(subject, latency)
+        console.message(preview(run, subject, latency, goals, shares))
         refuse_unreachable(goals, latency)
         if request.dry_run:
-            shares = prunable(subject, latency)
             return {"dry_run": True, "prunable": shares, **latency_range(latency)}
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
@@ -66,7 +66,6 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             loop = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
             closed[goal] = loop.close()
             stage.finish(None)
-        shares = prunable(subject, latency)
         return finish(run, subject, baselines, goals, closed, candidates, shares)
 
 

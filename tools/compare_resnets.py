@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import torch
 from rows import add_json_option, show_rows
 from tasks.cifar_resnet import Task
 
 from edgeprune import console
+from edgeprune.compression.fidelity import output_error
 from edgeprune.devices import device
 from edgeprune.devices.prediction import predictor
 from edgeprune.graph.capture import capture
@@ -74,6 +76,7 @@ def compare(
                 accuracy = task.quality(predict)
             wanted = logits if name == first else wanted
             stats = measurement.stats(name)
+            outputs = [[(torch.from_numpy(values),)] for values in (logits, wanted)]
             rows.append(
                 {
                     "model": name,
@@ -82,7 +85,7 @@ def compare(
                     "million_macs": round(macs(artifact) / 1e6, 2),
                     "accuracy": round(100 * accuracy, 2),
                     "agreement": round(100 * same(logits, wanted), 2),
-                    "fidelity": round(fidelity(logits, wanted), 4),
+                    "fidelity": round(1 - output_error(*outputs), 4),
                 }
             )
             bar.advance()
@@ -92,11 +95,6 @@ def compare(
 def same(found: Any, wanted: Any) -> float:
     """Share of images on which two models name the same class."""
     return float(np.mean(found.argmax(1) == wanted.argmax(1)))
-
-
-def fidelity(found: Any, wanted: Any) -> float:
-    """Share of the variance of ``wanted`` that ``found`` reproduces."""
-    return 1.0 - float(((found - wanted) ** 2).sum() / ((wanted - wanted.mean(0)) ** 2).sum())
 
 
 def macs(artifact: Path) -> int:

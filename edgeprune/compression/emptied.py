@@ -4,6 +4,7 @@ Such a constant is an offset that a refit can solve for; and where nothing else 
 between, the layer in front can be fitted to what the dense model has *behind* the emptied block.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.compression.executor import Executor
+from edgeprune.graph.ops import is_constant
 
 aten = torch.ops.aten
 ADD = {aten.add.Tensor, aten.add_.Tensor}
@@ -61,20 +63,12 @@ def emptied_sum(node: fx.Node) -> EmptiedSum | None:
     left, right = node.args[:2]
     if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
         return None
-    constant = [summand for summand in (left, right) if _is_constant(summand)]
+    constant = [summand for summand in (left, right) if is_constant(summand)]
     if len(constant) != 1 or left is right:
         return None
     found = _offset(constant[0])
     value = right if constant[0] is left else left
     return None if found is None else EmptiedSum(node, value, constant[0], *found)
-
-
-def _is_constant(node: fx.Node) -> bool:
-    """Whether a value depends on parameters alone."""
-    if node.op == "get_attr":
-        return True
-    inputs = node.all_input_nodes
-    return node.op == "call_function" and bool(inputs) and all(map(_is_constant, inputs))
 
 
 def _offset(branch: fx.Node) -> tuple[str, int] | None:
@@ -90,22 +84,19 @@ def _offset(branch: fx.Node) -> tuple[str, int] | None:
         return (str(bias.target), 1 - rank) if alone and rank else None  # type: ignore[union-attr]
     if node.op != "get_attr" or len(node.users) != 1:
         return None
-    sizes: Any = _shape(node) if shape is None else shape
+    sizes: Any = _parameter_shape(node) if shape is None else shape
     wide = [index for index, size in enumerate(sizes) if size != 1]
     return (str(node.target), wide[0] - len(sizes)) if len(wide) == 1 else None
 
 
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    owner: Any = node.graph.owning_module
-    for part in str(node.target).split("."):
-        owner = getattr(owner, part)
-    return tuple(owner.shape)
+def _parameter_shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(operator.attrgetter(str(node.target))(node.graph.owning_module).shape)
 
 
 def _rank(node: fx.Node) -> int:
     source = node.args[0]
     if isinstance(source, fx.Node) and source.op == "get_attr":
-        return len(_shape(source))
+        return len(_parameter_shape(source))
     value = node.meta.get("val")
     return value.dim() if isinstance(value, Tensor) else 0
 

@@ -30,6 +30,19 @@ def argument(node: Node, index: int, name: str = "", default: Any = None) -> Any
     return node.kwargs.get(name, default)
 
 
+def is_constant(node: Node) -> bool:
+    """Whether a value depends on no input of the graph."""
+    waiting, seen = [node], {node}
+    while waiting:
+        source = waiting.pop()
+        if source.op == "placeholder":
+            return False
+        new = [before for before in source.all_input_nodes if before not in seen]
+        seen.update(new)
+        waiting.extend(new)
+    return True
+
+
 def is_mutable(node: Node) -> bool:
     """Whether the operator writes into one of its arguments."""
     return (

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import fx
 
 from edgeprune.atomic import atomic_path
@@ -17,9 +18,10 @@ def save_weights(module: fx.GraphModule, path: Path | str) -> None:
     from safetensors.torch import save_file
 
     # Tied parameters share memory, which the format refuses; each name gets its own copy.
-    state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    own = torch.contiguous_format
+    state = {name: t.detach().clone(memory_format=own) for name, t in module.state_dict().items()}
     with atomic_path(Path(path)) as partial:
-        save_file({name: value.contiguous() for name, value in state.items()}, partial)
+        save_file(state, partial)
 
 
 def load_weights(module: fx.GraphModule, path: Path | str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from edgeprune.graph.ops import argument, op_name
+from edgeprune.graph.ops import argument, is_constant, op_name
 from edgeprune.recovery.features import return_also
 
 Precision = Literal["f32", "bf16"]
@@ -145,11 +145,8 @@ def _normalise_by_batch(graph: fx.Graph) -> None:
 
     Their input is one value a channel, the same in every batch, and its variance is not a number.
     """
-    varies: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or varies.intersection(node.all_input_nodes):
-            varies.add(node)
-        if op_name(node) == "batch_norm" and node in varies:
+        if op_name(node) == "batch_norm" and not is_constant(node):
             node.update_arg(_BATCH_NORM_TRAINING, True)
 
 

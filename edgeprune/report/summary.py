@@ -68,15 +68,20 @@ def remarks(record: dict[str, Any]) -> list[str]:
     if record.get("drifted_rounds"):
         lines.append(f"{record['drifted_rounds']} rounds were marked by drift of the machine")
     if shares := record.get("prunable"):
-        lines.append(
-            f"prunable: {shares['parameters']:.0%} of the layers' parameters, "
-            f"{shares['time']:.0%} of the measured time"
-        )
+        lines.append(prunable_line(shares))
     frozen = record.get("frozen", [])
     if frozen:
         operators = sorted({str(entry["operator"]) for entry in frozen})
         lines.append(f"{len(frozen)} tensors could not be pruned, by {', '.join(operators)}")
     return lines
+
+
+def prunable_line(shares: Mapping[str, float]) -> str:
+    """The shares of the dense model that can be pruned."""
+    return (
+        f"prunable: {shares['parameters']:.0%} of the layers' parameters, "
+        f"{shares['time']:.0%} of the measured time"
+    )
 
 
 def show_removed(record: dict[str, Any], removed: Sequence[Mapping[str, Any]]) -> None:

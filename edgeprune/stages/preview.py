@@ -1,10 +1,11 @@
 """What is reachable and what it will cost, said before any long work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeprune.console import duration
 from edgeprune.errors import InfeasibleTarget
 from edgeprune.latency.model import LatencyModel
+from edgeprune.report.summary import prunable_line
 from edgeprune.request import Goal
 from edgeprune.stages.run import Run, Subject
 
@@ -46,17 +47,21 @@ def cost_minutes(run: Run, goals: Sequence[Goal]) -> float:
     return len(goals) * (each + _REST_MINUTES)
 
 
-def preview(run: Run, subject: Subject, latency: LatencyModel, goals: Sequence[Goal]) -> str:
+def preview(
+    run: Run,
+    subject: Subject,
+    latency: LatencyModel,
+    goals: Sequence[Goal],
+    shares: Mapping[str, float],
+) -> str:
     """The reachable range, what is prunable, and an estimate of cost, in three lines."""
     structures = subject.network.structures
     units = sum(structure.units for structure in structures.values())
     most = latency.dense_ms / latency.fastest_ms
-    shares = prunable(subject, latency)
     named = ", ".join(f"{goal} ({wanted_ms(goal, latency):.3f} ms)" for goal in goals)
     return (
         f"dense {latency.dense_ms:.3f} ms, reachable down to {latency.fastest_ms:.3f} ms "
         f"({most:.2f}x) by {len(structures)} structures with {units} units\n"
-        f"prunable: {shares['parameters']:.0%} of the layers' parameters, "
-        f"{shares['time']:.0%} of the measured time\n"
+        f"{prunable_line(shares)}\n"
         f"targets {named}: about {duration(60 * cost_minutes(run, goals))} of work"
     )

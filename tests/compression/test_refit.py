@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from edgeprune.compression import least_squares
 from edgeprune.compression.candidate import survivors
+from edgeprune.compression.emptied import emptied_sum
 from edgeprune.compression.fidelity import output_error, run_batches
 from edgeprune.compression.refit import CachedTargets, LockstepTargets, Scope, refit
 from edgeprune.graph.capture import capture
@@ -69,7 +70,7 @@ def refitted(
     return error(network, module, batches[8:])
 
 
-def error(network: Network, module: torch.fx.GraphModule, batches: Batches) -> float:
+def error(network: Network, module: fx.GraphModule, batches: Batches) -> float:
     dense = run_batches(network.captured.module, batches)
     return output_error(run_batches(module, batches), dense)
 
@@ -146,3 +147,12 @@ def test_refits_repair_narrowed_blocks(scope: Scope) -> None:
     keep = {names[1]: list(range(6)), names[3]: list(range(8))}
     before = error(network, network.shrink(keep), batches[8:])
     assert refitted(network, batches, keep, scope) < 0.9 * before
+
+
+def test_a_sum_at_the_end_of_a_deep_network_is_looked_at_without_end() -> None:
+    graph = fx.Graph()
+    value = graph.placeholder("x")
+    for _ in range(3000):
+        value = graph.call_function(torch.ops.aten.relu.default, (value,))
+    other = graph.call_function(torch.ops.aten.tanh.default, (value,))
+    assert emptied_sum(graph.call_function(torch.ops.aten.add.Tensor, (value, other))) is None
