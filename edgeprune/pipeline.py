@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from edgeprune import console
@@ -11,6 +12,7 @@ from edgeprune.compression.candidate import Candidates
 from edgeprune.devices import device
 from edgeprune.errors import TargetMissed
 from edgeprune.latency import fingerprint
+from edgeprune.latency.measure import Measurement
 from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import load_recipe
 from edgeprune.request import CompressRequest, Goal
@@ -50,6 +52,7 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
         problem = price.allocation(latency, offer)
+        loops: dict[Goal, Loop] = {}
         closed: dict[Goal, Closed] = {}
         candidates = Candidates(
             subject.network,
@@ -63,29 +66,39 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         )
         for goal in goals:
             stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
-            loop = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
-            closed[goal] = loop.close()
+            loops[goal] = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
+            closed[goal] = loops[goal].close()
             stage.finish(None)
-        return finish(run, subject, baselines, goals, closed, candidates, shares)
+        while True:
+            family = make_family(run, subject, baselines, closed, candidates)
+            again = planned_again(loops, closed, family)
+            if not again:
+                return finish(run, subject, baselines, family, shares)
+            closed |= again
 
 
-def finish(
+@dataclass(frozen=True)
+class Family:
+    """The finished members, timed together: the report's rows, and what they come from."""
+
+    rows: dict[Goal, dict[str, Any]]
+    measurement: Measurement
+
+
+def make_family(
     run: Run,
     subject: Subject,
     baselines: Baselines,
-    goals: list[Goal],
-    closed: dict[Goal, Closed],
+    closed: Mapping[Goal, Closed],
     candidates: Candidates,
-    shares: Mapping[str, float],
-) -> dict[str, Any]:
-    """Build, recover, judge and confirm every member, and write the report."""
+) -> Family:
+    """Build, recover and judge every member, and time them all together."""
     judged: dict[Goal, deliver.Judged] = {}
     extra: dict[Goal, dict[str, Any]] = {}
     minutes = run.request.recovery_minutes
-    for goal in goals:
-        levels = closed[goal].allocated.levels
-        deliver.write_plan(run, goal, closed[goal], candidates, levels)
-        member = build_member(run, subject, goal, levels, candidates)
+    for goal, end in closed.items():
+        deliver.write_plan(run, goal, end, candidates)
+        member = build_member(run, subject, goal, end.allocated.levels, candidates)
         extra[goal] = {"notes": member.notes}
         if minutes:
             before = deliver.deliver(run, subject, goal, member, "before_recovery")
@@ -95,13 +108,42 @@ def finish(
                 "recovery": member.history,
             }
         judged[goal] = deliver.deliver(run, subject, goal, member)
-    names = {slug(goal): judged[goal] for goal in goals}
-    measurement = deliver.confirm(run, subject, baselines, names)
-    rows = [
-        deliver.result_row(goal, closed[goal], judged[goal], measurement, extra[goal])
-        for goal in goals
-    ]
-    report = report_record(run, subject, baselines, measurement, rows, shares)
+    measurement = deliver.confirm(run, subject, baselines, judged)
+    return Family(
+        {
+            goal: deliver.result_row(goal, end, judged[goal], measurement, extra[goal])
+            for goal, end in closed.items()
+        },
+        measurement,
+    )
+
+
+def planned_again(
+    loops: Mapping[Goal, Loop], closed: Mapping[Goal, Closed], family: Family
+) -> dict[Goal, Closed]:
+    """Other plans for the members that missed, where corrections are left and lead to any."""
+    again = {
+        goal: loops[goal].reopen(closed[goal], family.measurement, slug(goal))
+        for goal, row in family.rows.items()
+        if not row["met"]
+    }
+    return {
+        goal: end
+        for goal, end in again.items()
+        if end.allocated.levels != closed[goal].allocated.levels
+    }
+
+
+def finish(
+    run: Run,
+    subject: Subject,
+    baselines: Baselines,
+    family: Family,
+    shares: Mapping[str, float],
+) -> dict[str, Any]:
+    """Write the report, and what stands beside each artifact."""
+    rows = list(family.rows.values())
+    report = report_record(run, subject, baselines, family.measurement, rows, shares)
     atomic_write_json(run.folder / "report.json", report)
     deliver.describe(run, subject, report)
     misses = deliver.missed(rows)

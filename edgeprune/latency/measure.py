@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class Measurement:
     def ratio(self, first: str, second: str) -> tuple[float, float, float]:
         """``first / second`` with its 95% interval."""
         return ratio_interval(self.samples_ms(first), self.samples_ms(second))
+
+    def joined(self, other: "Measurement") -> "Measurement":
+        """Both comparisons of the same artifacts as one."""
+        after = 1 + max((round_.process for round_ in self.rounds), default=-1)
+        rounds = [replace(round_, process=after + round_.process) for round_ in other.rounds]
+        return Measurement(self.names, self.rounds + rounds, self.state + other.state)
 
     @property
     def drifted_rounds(self) -> int:

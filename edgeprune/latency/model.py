@@ -89,9 +89,12 @@ class LatencyModel:
 
     def total_ms(self, levels: Mapping[str, int]) -> float:
         """Time of the whole model at ``levels``."""
+        return self.corrected_ms(self.exact_sum_ms(levels))
+
+    def corrected_ms(self, sum_ms: float) -> float:
+        """Time of a whole model whose parts add up to ``sum_ms``."""
         c, a, b = self.correction
-        s = self.exact_sum_ms(levels)
-        return c + a * s + b * s * s
+        return c + a * sum_ms + b * sum_ms * sum_ms
 
     def sum_budget(self, total_ms: float) -> float:
         """The sum whose corrected time is ``total_ms``; below zero where none is that fast."""

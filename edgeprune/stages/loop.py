@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeprune import console
@@ -24,6 +24,7 @@ _AIM = 0.98
 _PROBE_SHARE = 0.5
 # An interval that straddles the limit calls for more samples, not for another plan; so does a
 # time this far from the planned one, which other work on the machine gives more often than a plan.
+# One process may tell a miss; only several tell that a plan is met.
 _LONGER = (1, 2, 4)
 _UNLIKELY = 0.06
 # A correction is a small step from a plan whose neighbourhood is known already.
@@ -32,12 +33,21 @@ _CORRECTION_EVALUATIONS = 24
 
 @dataclass(frozen=True)
 class Trial:
-    """One plan timed against the dense model in one fresh process; figures in ms."""
+    """One plan timed against the dense model in fresh processes.
+
+    Attributes:
+        plan: Its levels, as ``Candidates.key`` writes them.
+        median: In ms, as the others.
+        upper: Upper end of the interval that has to stay below the limit.
+        dense: Median of the dense model in the same rounds.
+        final: Whether the finished artifact was timed, rather than its shapes.
+    """
 
     plan: str
     median: float
     upper: float
     dense: float
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,15 @@ class Closed:
 def limit_ms(goal: Goal, dense_ms: float) -> float:
     """The latency that a goal asks for, given the dense model's in the same measurement."""
     return goal.value if goal.kind == "latency_ms" else dense_ms / goal.value
+
+
+def upper_ms(goal: Goal, measurement: Measurement, name: str) -> float:
+    """Upper end of the interval by which an artifact is judged."""
+    if goal.kind == "speedup":
+        # The interval of the ratio: what slowed both down in a round cancels.
+        _, _, high = measurement.ratio(name, "dense")
+        return high * measurement.stats("dense").median
+    return measurement.stats(name).ci95[1]
 
 
 class Loop:
@@ -77,6 +96,7 @@ class Loop:
         self.log = LossLog(folder / "losses.jsonl", candidates)
         self.trials: list[Trial] = []
         self._kept = _read_trials(folder / "trials.jsonl")
+        self._corrections = run.recipe.search.replans
 
     def close(self) -> Closed:
         """Plan until a measurement says met, or the recipe's corrections are used up.
@@ -84,11 +104,38 @@ class Loop:
         Raises:
             InfeasibleTarget: Even the fastest plan is predicted too slow.
         """
-        recipe = self.run.recipe.search
         bias = self._probe()
-        allocated = allocate(self.problem, self._budget(bias), recipe, self.log)
+        recipe = self.run.recipe.search
+        closed = self._settle(allocate(self.problem, self._budget(bias), recipe, self.log))
+        while self._kept and self._kept[0].final:  # what an earlier process found in the end
+            closed = self._planned_again(closed, self._kept.pop(0))
+        return closed
+
+    def reopen(self, closed: Closed, measurement: Measurement, name: str) -> Closed:
+        """Plan again after the finished artifact missed; the same plan when no correction is left.
+
+        Args:
+            closed: What the artifact was made from.
+            measurement: Of the artifact and the dense model.
+            name: The artifact's name in it.
+        """
+        if not self._corrections:
+            return closed
+        plan = Candidates.key(closed.allocated.levels)
+        trial = replace(self._trial(plan, measurement, name), final=True)
+        self._keep(trial)
+        console.message(f"{self.goal}: the finished model missed, planning again")
+        return self._planned_again(closed, trial)
+
+    def _planned_again(self, closed: Closed, trial: Trial) -> Closed:
+        self.trials.append(trial)
+        self._corrections -= 1
+        return self._settle(self._corrected(trial, closed.allocated.levels))
+
+    def _settle(self, allocated: Allocated) -> Closed:
+        """Time a plan and its corrections until one is met and hardly faster than it has to be."""
         best: Allocated | None = None
-        for attempt in range(recipe.replans + 1):
+        while True:
             trial = self._time(allocated.levels)
             limit = limit_ms(self.goal, trial.dense)
             met = trial.upper < limit
@@ -98,14 +145,14 @@ class Loop:
             )
             if met and (best is None or allocated.loss < best.loss):
                 best = allocated
-            close_enough = trial.median > (1 - 2 * recipe.tolerance) * limit
-            if (met and close_enough) or attempt == recipe.replans:
+            close_enough = trial.median > (1 - 2 * self.run.recipe.search.tolerance) * limit
+            if (met and close_enough) or not self._corrections:
                 break
-            bias *= trial.median / (_AIM * limit)
-            nxt = self._corrected(bias)
-            if nxt.levels == allocated.levels:
+            self._corrections -= 1
+            corrected = self._corrected(trial, allocated.levels)
+            if corrected.levels == allocated.levels:
                 break
-            allocated = nxt
+            allocated = corrected
         final = best or allocated
         predicted = self.latency.total_ms(final.levels)
         return Closed(final, predicted, best is not None, tuple(self.trials))
@@ -117,10 +164,15 @@ class Loop:
             trial = self._time(solution.levels, probe=True)
         except StructureError:
             return 1.0  # possible one by one, not together; the joint search finds another
+        return self._bias(trial, solution.levels)
+
+    def _bias(self, trial: Trial, levels: Levels) -> float:
+        """Measured over predicted, in the terms that the search adds up."""
         # A speed-up is judged against the dense model of the same measurement, so only the
         # ratio has to be right.
         scale = self.latency.dense_ms / trial.dense if self.goal.kind == "speedup" else 1.0
-        return trial.median * scale / self.latency.total_ms(solution.levels)
+        _, planned_ms = self.problem.evaluate(levels)
+        return trial.median * scale / self.latency.corrected_ms(planned_ms)
 
     def _budget(self, bias: float) -> float:
         """The budget of summed layer times for a bias of measured over predicted.
@@ -138,9 +190,9 @@ class Loop:
             )
         return self.latency.sum_budget(total)
 
-    def _corrected(self, bias: float) -> Allocated:
-        """The best plan under the corrected budget, knowing all that was evaluated before."""
-        budget = self._budget(bias)
+    def _corrected(self, trial: Trial, levels: Levels) -> Allocated:
+        """The best plan under the budget that a trial calls for, knowing all that was evaluated."""
+        budget = self._budget(self._bias(trial, levels))
         return allocate(
             self.problem,
             budget,
@@ -162,38 +214,41 @@ class Loop:
 
     def _time(self, levels: Levels, *, probe: bool = False) -> Trial:
         plan = Candidates.key(levels)
-        if self._kept and self._kept[0].plan == plan:
+        if self._kept and self._kept[0].plan == plan and not self._kept[0].final:
             trial = self._kept.pop(0)
         else:
             self._kept.clear()
             trial = self._measured(plan, levels, probe)
-            with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(trial)) + "\n")
+            self._keep(trial)
         self.trials.append(trial)
         return trial
 
+    def _keep(self, trial: Trial) -> None:
+        with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(trial)) + "\n")
+
     def _measured(self, plan: str, levels: Levels, probe: bool) -> Trial:
         """Time a plan; for longer while it is neither clearly met nor missed, or surprises."""
-        seconds = self.run.recipe.measure.trial_s * (_PROBE_SHARE if probe else 1.0)
+        how = self.run.recipe.measure
+        seconds = how.trial_s * (_PROBE_SHARE if probe else 1.0)
         artifact = self.timing_artifact(plan, levels)
         for factor in _LONGER:
+            first = factor == _LONGER[0]
+            processes = 1 if first else how.processes
             measurement = time_against_dense(
-                self.run, self.subject, {"plan": artifact}, factor * seconds
+                self.run, self.subject, {"plan": artifact}, factor * seconds, processes
             )
-            trial = self._trial(plan, measurement)
+            trial = self._trial(plan, measurement, "plan")
             limit = limit_ms(self.goal, trial.dense)
             likely = probe or abs(trial.median / (_AIM * limit) - 1) < _UNLIKELY
-            if likely and (trial.upper < limit or trial.median >= limit):
+            met = trial.upper < limit and (probe or not first)
+            if likely and (met or trial.median >= limit):
                 break
         return trial
 
-    def _trial(self, plan: str, measurement: Measurement) -> Trial:
-        stats, dense = measurement.stats("plan"), measurement.stats("dense")
-        if self.goal.kind == "speedup":
-            # The interval of the ratio: what slowed both down in a round cancels.
-            _, _, high = measurement.ratio("plan", "dense")
-            return Trial(plan, stats.median, high * dense.median, dense.median)
-        return Trial(plan, stats.median, stats.ci95[1], dense.median)
+    def _trial(self, plan: str, measurement: Measurement, name: str) -> Trial:
+        median, dense = measurement.stats(name).median, measurement.stats("dense").median
+        return Trial(plan, median, upper_ms(self.goal, measurement, name), dense)
 
     def timing_artifact(self, plan: str, levels: Levels) -> Path:
         """An artifact of the plan's shapes; its weights do not matter to its latency."""

@@ -1,11 +1,16 @@
 """A run that is killed and started again ends where an unbroken one does."""
 
+import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from conftest import Start, command, measurements_only
+
+from edgeprune.plan import load_plan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from inject import Fault, run
@@ -68,3 +73,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert "disk is full" in outcome.stderr.strip().splitlines()[-1]
     resumed = start(out)
     assert resumed.returncode in (0, 3), resumed.stderr
+
+
+def test_a_final_miss_is_planned_again_and_remembered(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], start: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    before = load_plan(out / "1.3x" / "plan.yaml")
+    (trials,) = out.glob("stages/loop-1.3x*/trials.jsonl")
+    last = json.loads(trials.read_text(encoding="utf-8").splitlines()[-1])
+    missed = 1.1 * last["dense"] / 1.3
+    final = {**last, "median": missed, "upper": 1.01 * missed, "final": True}
+    with trials.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(final) + "\n")
+    plans = []
+    for _ in range(2):
+        done = start(out)
+        assert done.returncode in (0, 3), done.stderr
+        plans.append(load_plan(out / "1.3x" / "plan.yaml"))
+    assert plans[0].predicted_ms < before.predicted_ms
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    if report["results"][0]["met"]:
+        assert plans[0] == plans[1]
