@@ -18,6 +18,7 @@ from edgeprune.recipe import load_recipe
 from edgeprune.request import CompressRequest, Goal
 from edgeprune.runtimes import runtime
 from edgeprune.stages import deliver, price
+from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.loop import Closed, Loop
 from edgeprune.stages.member import build_member, recover_member, slug
@@ -25,6 +26,7 @@ from edgeprune.stages.preview import preview, prunable, refuse_unreachable
 from edgeprune.stages.record import report_record
 from edgeprune.stages.run import Run, Subject
 from edgeprune.stages.subject import make_subject
+from edgeprune.stages.trial import Trials
 from edgeprune.target import load_target
 from edgeprune.task import load_task
 from edgeprune.workspace import Workspace
@@ -66,7 +68,10 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         )
         for goal in goals:
             stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
-            loops[goal] = Loop(run, subject, goal, latency, problem, candidates, stage.folder)
+            before = [trial for loop in loops.values() for trial in loop.trials.taken]
+            trials = Trials(run, subject, goal, offer.alternatives, stage.folder, before)
+            log = LossLog(stage.folder / "losses.jsonl", candidates)
+            loops[goal] = Loop(goal, run.recipe.search, latency, problem, log, trials)
             closed[goal] = loops[goal].close()
             stage.finish(None)
         while True:

@@ -22,9 +22,10 @@ from edgeprune.report.card import write_card
 from edgeprune.request import Goal
 from edgeprune.stages.dense import Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
-from edgeprune.stages.loop import Closed, limit_ms, time_against_dense, upper_ms
+from edgeprune.stages.loop import Closed
 from edgeprune.stages.member import Member, slug
 from edgeprune.stages.run import Run, Subject
+from edgeprune.stages.trial import limit_ms, time_against_dense, upper_ms
 
 
 @dataclass(frozen=True)
