@@ -123,3 +123,19 @@ def test_sweep_measures_once_and_every_kind(tmp_path: Path) -> None:
     again = measure_sweep(target, place, Table(tmp_path / "t.jsonl", fingerprint), layers)
     assert again == rows
     assert (tmp_path / "t.jsonl").read_bytes() == before
+
+
+def test_two_measurements_joined_keep_every_sample_and_their_processes(
+    artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    inputs = save_inputs([np.ones((1, 32, 24, 24), np.float32)], tmp_path / "inputs.npz")
+    first, second = (
+        time_interleaved(
+            device("local"), load_target("x86"), artifacts, inputs, seconds=0.2, processes=2
+        )
+        for _ in range(2)
+    )
+    both = first.joined(second)
+    assert both.samples_ms("small") == first.samples_ms("small") + second.samples_ms("small")
+    assert {round_.process for round_ in both.rounds} == {0, 1, 2, 3}
+    assert {round_.process for round_ in second.rounds} == {0, 1}
