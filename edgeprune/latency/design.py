@@ -25,7 +25,8 @@ def design_variants(
 
     The dense model comes first, then everything at its lowest, some uniform ones, and for the
     rest a mean share that runs evenly from nearly nothing to nearly everything, since independent
-    random levels would all take about the same time.
+    random levels would all take about the same time. Variants of which nothing would be left are
+    dropped: a runtime folds them into a constant, and what they take tells nothing of others.
 
     Args:
         offered: Ascending levels of each structure.
@@ -61,15 +62,15 @@ def design_variants(
             variant[name] = min(options, key=lambda level: used[alike[name], level])
             used[alike[name], variant[name]] += 1
         variants.append(variant)
-    return _different(variants)[: max(count, 1)]
+    return _usable(variants)[: max(count, 1)]
 
 
-def _different(variants: list[Levels]) -> list[Levels]:
+def _usable(variants: list[Levels]) -> list[Levels]:
     seen: set[tuple[tuple[str, int], ...]] = set()
     result = []
     for variant in variants:
         key = tuple(sorted(variant.items()))
-        if key not in seen:
+        if key not in seen and any(variant.values()):
             seen.add(key)
             result.append(variant)
     return result
