@@ -92,7 +92,9 @@ class Loop:
             )
             if met and (best is None or allocated.loss < best.loss):
                 best = allocated
-            close_enough = trial.median > (1 - 2 * self.recipe.tolerance) * limit
+            # On a busy machine every plan looks too fast beside a dense model that suffers more.
+            quiet_limit = limit_ms(self.goal, self.trials.quietest_ms)
+            close_enough = trial.median > (1 - 2 * self.recipe.tolerance) * quiet_limit
             if (met and close_enough) or not self._corrections:
                 break
             self._corrections -= 1
