@@ -4,9 +4,11 @@ import contextlib
 import copy
 import logging
 import operator
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -325,6 +327,10 @@ def _record_hints(module: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
         raise CaptureError(f"the exported graph does not run: {_first_line(error)}") from error
 
 
+# Folders, not their names: a user's code may well lie in a folder called torch.
+_NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[1]) + os.sep)
+
+
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
@@ -335,8 +341,7 @@ def _explain(error: BaseException) -> str:
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        parts = file.replace("\\", "/").split("/")
-        if "torch" not in parts and "edgeprune" not in parts and not file.startswith("<"):
+        if not file.startswith(("<", *_NOT_THE_USERS)):
             place = f" at {file}:{trace.tb_lineno}"
         trace = trace.tb_next
     remedy = "rewrite that part without control flow or shapes that depend on values"

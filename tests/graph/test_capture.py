@@ -1,5 +1,8 @@
 """Capturing modules: dynamic shapes, clean graphs, errors that name the place."""
 
+from pathlib import Path
+from typing import Any
+
 import networks
 import pytest
 import torch
@@ -68,6 +71,22 @@ def test_control_flow_on_values_names_the_line() -> None:
     with pytest.raises(CaptureError, match=r"test_capture\.py:\d+") as caught:
         capture(Net(), (torch.randn(2, 3),))
     assert "\n" not in str(caught.value)
+
+
+def test_the_line_is_named_wherever_the_code_lies(tmp_path: Path) -> None:
+    file = tmp_path / "edgeprune" / "torch" / "net.py"
+    file.parent.mkdir(parents=True)
+    code = "def half(x):\n    return x / 2 if x.max() > 0 else x\n"
+    file.write_text(code, encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    exec(compile(code, str(file), "exec"), namespace)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return namespace["half"](x)
+
+    with pytest.raises(CaptureError, match=r"torch.net\.py:2"):
+        capture(Net(), (torch.randn(2, 3),))
 
 
 @pytest.mark.parametrize(
