@@ -3,10 +3,14 @@
 A profile is taken with counters on, rounded to microseconds, and on a busy machine disturbed, so
 the time of a kind of part may be off in scale, in its fixed cost and in its slope. Those terms
 are shrunk towards zero, as strongly as leaving out one variant at a time finds best: hardly used
-where the profile is good, and a regression on whole-model times where it is not.
+where the profile is good, and a regression on whole-model times where it is not. A clock of whole
+microseconds hides up to one of every layer at certain sizes, always the same, so each size of each
+kind may be off by a little of its own as well.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 # Allowed size of a kind's terms, relative to the time of one such part; zero uses none of them.
 _ALLOWED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
+# Allowed own error of a part at certain sizes.
+_HIDDEN_US = (0.0, 0.5, 1.0)
 # Noise of a whole-model time, and the room of the quadratic's own terms.
 _NOISE = 0.01
 _QUADRATIC_ROOM = 0.1
+_NO_ROOM = 1e-9
 _OUTLIER = 3.0
 _TERMS = 3
 
@@ -35,6 +42,7 @@ class CorrectedSurface:
         scale: Factor of the surface.
         fixed_us: Added where the part is there at all.
         slope_us: Added in proportion to the product of its sizes, this much at ``most``.
+        hidden_us: Added at certain sizes.
     """
 
     surface: Surface
@@ -42,11 +50,14 @@ class CorrectedSurface:
     scale: float = 1.0
     fixed_us: float = 0.0
     slope_us: float = 0.0
+    hidden_us: Mapping[tuple[int, ...], float] = field(default_factory=dict)
 
     def predict(self, sizes: Sizes) -> Floats:
         """Microseconds at ``sizes`` of shape (points, axes)."""
         us, there, product = self.terms(sizes)
-        return np.maximum(self.scale * us + self.fixed_us * there + self.slope_us * product, 0.0)
+        hidden = [self.hidden_us.get(tuple(map(int, point)), 0.0) for point in np.atleast_2d(sizes)]
+        rest = self.fixed_us * there + self.slope_us * product + np.array(hidden)
+        return np.asarray(np.maximum(self.scale * us + rest, 0.0))
 
     def terms(self, sizes: Sizes) -> tuple[Floats, Floats, Floats]:
         """The surface, whether the part is there, and its relative product of sizes."""
@@ -63,20 +74,22 @@ class Correction:
     Attributes:
         terms: Shape (kinds, 3): change of scale, fixed time and slope in microseconds.
         emptied_us: Time to add for each emptied structure, by kind of structure.
+        hidden_us: Shape (cells,): time to add for each part of a kind at certain sizes.
         quadratic: ``(c, a, b)`` in microseconds.
         left_out: Relative errors of each variant when it is left out of the fit.
-        allowed: The strength of the terms that was found best.
+        strength: What was found best: allowed size of a kind's terms, and microseconds hidden.
     """
 
     terms: Floats
     emptied_us: Floats
+    hidden_us: Floats
     quadratic: tuple[float, float, float]
     left_out: Floats
-    allowed: float
+    strength: tuple[float, float]
 
 
 def fit_correction(
-    kind_terms: Floats, typical_us: Floats, emptied: Floats, total_us: Floats
+    kind_terms: Floats, typical_us: Floats, emptied: Floats, cells: Floats, total_us: Floats
 ) -> Correction:
     """Fit to whole-model times, in relative terms.
 
@@ -84,6 +97,7 @@ def fit_correction(
         kind_terms: Shape (variants, kinds, 3): ``CorrectedSurface.terms``, summed over the parts.
         typical_us: Shape (kinds,): time of one part of each kind.
         emptied: Shape (variants, kinds of structure): how many are emptied.
+        cells: Shape (variants, cells): how many parts of a kind have certain sizes.
         total_us: Shape (variants,): measured.
     """
     kinds = len(typical_us)
@@ -91,27 +105,40 @@ def fit_correction(
     units = np.stack([np.ones(kinds), typical_us, typical_us], axis=1)
     emptied_unit_us = float(np.median(typical_us)) if kinds else 1.0
     extra = np.hstack(
-        [(kind_terms * units).reshape(len(s), kinds * _TERMS), emptied * emptied_unit_us]
+        [(kind_terms * units).reshape(len(s), kinds * _TERMS), emptied * emptied_unit_us, cells]
     )
-    fits = [_ridge(s, extra, total_us, allowed) for allowed in _ALLOWED]
+    known = extra.shape[1] - cells.shape[1]
+    strengths = list(product(_ALLOWED, _HIDDEN_US if cells.size else (0.0,)))
+    rooms = [
+        np.concatenate([np.full(known, allowed), np.full(cells.shape[1], hidden)])
+        for allowed, hidden in strengths
+    ]
+    fits = [_ridge(s, extra, total_us, room) for room in rooms]
     # The mean of absolute errors: one variant hit by a noisy neighbour does not decide.
     best = min(range(len(fits)), key=lambda i: (round(float(np.mean(fits[i][1])), 5), i))
     weights, left_out = fits[best]
     slope = weights[1]
-    terms = weights[3 : 3 + kinds * _TERMS].reshape(kinds, _TERMS) * units / slope
-    emptied_us = weights[3 + kinds * _TERMS :] * emptied_unit_us / slope
-    corrected = s + np.einsum("vkt,kt->v", kind_terms, terms) + emptied @ emptied_us
+    of_kinds, of_emptied, hidden_us = np.split(weights[3:] / slope, [kinds * _TERMS, known])
+    terms = of_kinds.reshape(kinds, _TERMS) * units
+    emptied_us = of_emptied * emptied_unit_us
+    corrected = s + np.einsum("vkt,kt->v", kind_terms, terms)
+    corrected += emptied @ emptied_us + cells @ hidden_us
     quadratic = _quadratic(corrected, total_us)
-    return Correction(terms, emptied_us, quadratic, left_out, _ALLOWED[best])
+    return Correction(terms, emptied_us, hidden_us, quadratic, left_out, strengths[best])
 
 
-def _ridge(s: Floats, extra: Floats, total: Floats, allowed: float) -> tuple[Floats, Floats]:
-    """Weights of ``(1, s, s**2, extra...)`` with Huber weights, and the left-out errors."""
+def _ridge(s: Floats, extra: Floats, total: Floats, room: Floats) -> tuple[Floats, Floats]:
+    """Weights of ``(1, s, s**2, extra...)`` with Huber weights, and the left-out errors.
+
+    ``room`` is the allowed size of each weight of ``extra``, those of the kinds first.
+    """
     scale = float(np.median(total))
     columns = np.column_stack([np.full(len(s), scale), s, s * s / scale, extra]) / total[:, None]
-    room = np.full(columns.shape[1], max(allowed, 1e-9))
     # With terms of their own the kinds can scale everything; without, the slope has to.
-    room[:3] = (_QUADRATIC_ROOM, _QUADRATIC_ROOM if allowed else 10.0, _QUADRATIC_ROOM)
+    of_slope = _QUADRATIC_ROOM if room[:1].any() else 10.0
+    room = np.concatenate(
+        [[_QUADRATIC_ROOM, of_slope, _QUADRATIC_ROOM], np.maximum(room, _NO_ROOM)]
+    )
     prior = np.zeros(columns.shape[1])
     prior[1] = 1.0
     trust = np.ones(len(s))
@@ -132,8 +159,7 @@ def _ridge(s: Floats, extra: Floats, total: Floats, allowed: float) -> tuple[Flo
 
 def _quadratic(s: Floats, total: Floats) -> tuple[float, float, float]:
     """``(c, a, b)``, rising over twice the range of the sums."""
-    none = np.zeros((len(s), 0))
-    (c, a, b), _ = _ridge(s, none, total, 0.0)
+    (c, a, b), _ = _ridge(s, np.zeros((len(s), 0)), total, np.zeros(0))
     ends: npt.NDArray[Any] = np.array([0.0, 2 * s.max()])
     if np.any(a + 2 * b * ends <= 0.1):
         a, c = np.polyfit(s, total, 1, w=1 / total)

@@ -1,6 +1,6 @@
 """From the measured variants of a network to its latency model."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -65,15 +65,23 @@ def fit_model(
     typical_us = np.array([plain[kind].predict(np.array([plain[kind].most]))[0] for kind in kinds])
     groups = sorted({alike[name] for name, levels in offered.items() if 0 in levels})
     emptied = _count_emptied(variants, offered, alike, groups)
+    cells, counts = _count_cells(parts, variants)
     total_us = np.array([variant.total_us for variant in variants])
-    correction = fit_correction(kind_terms, typical_us, emptied, total_us)
+    correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us)
+    hidden_us: dict[str, dict[tuple[int, ...], float]] = defaultdict(dict)
+    for (kind, cell), us in zip(cells, correction.hidden_us, strict=True):
+        hidden_us[kind][cell] = float(us)
     tabulation = Tabulation(offered, full)
     for part in parts:
         scale, fixed_us, slope_us = correction.terms[kinds.index(part.kind)]
-        tabulation.add(
-            part,
-            replace(plain[part.kind], scale=1 + scale, fixed_us=fixed_us, slope_us=slope_us),
+        surface = replace(
+            plain[part.kind],
+            scale=1 + scale,
+            fixed_us=fixed_us,
+            slope_us=slope_us,
+            hidden_us=hidden_us[part.kind],
         )
+        tabulation.add(part, surface)
     for name, levels in offered.items():
         if 0 in levels:
             tabulation.add_emptied(name, correction.emptied_us[groups.index(alike[name])])
@@ -81,7 +89,8 @@ def fit_model(
     model = tabulation.model((c / 1e3, a, b * 1e3))
     model.figures.update(_figures(model, variants, correction.left_out))
     model.figures["pairwise_error_us"] = tabulation.error_us
-    model.figures["correction_strength"] = correction.allowed
+    strength, hidden = correction.strength
+    model.figures.update(correction_strength=strength, correction_hidden_us=hidden)
     dense = [variant.total_us / 1e3 for variant in variants if variant.levels == dict(full)]
     return replace(model, measured_dense_ms=dense[0]) if dense else model
 
@@ -130,6 +139,22 @@ def _count_emptied(
             if 0 in levels and variant.levels[name] == 0:
                 counts[row, groups.index(alike[name])] += 1
     return counts
+
+
+def _count_cells(
+    parts: Sequence[Part], variants: Sequence[Variant]
+) -> tuple[list[tuple[str, tuple[int, ...]]], Floats]:
+    """Kinds with the sizes they have in any variant, and how many such parts each variant has."""
+    counts = Counter(
+        (row, part.kind, tuple(sizes))
+        for row, variant in enumerate(variants)
+        for part in parts
+        for sizes in (part.sizes(variant.levels),)
+        if sizes and min(sizes) > 0
+    )
+    cells = sorted({(kind, sizes) for _, kind, sizes in counts})
+    matrix = np.array([[counts[row, *cell] for cell in cells] for row in range(len(variants))])
+    return cells, matrix.astype(np.float64).reshape(len(variants), len(cells))
 
 
 def _figures(

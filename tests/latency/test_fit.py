@@ -1,0 +1,46 @@
+"""From measured variants to a model: what a coarse clock hides comes back from whole times."""
+
+import numpy as np
+
+from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.design import design_variants
+from edgeprune.latency.fit import Variant, fit_model
+
+LEVELS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
+NAMES = tuple(f"block{i}" for i in range(16))
+OFFERED = dict.fromkeys(NAMES, LEVELS)
+FULL = dict.fromkeys(NAMES, 64)
+ALIKE = dict.fromkeys(NAMES, "block")
+# Layers of a few microseconds, of which a clock of whole ones shows little but steps.
+TRUE_US = dict(zip(LEVELS, (0.0, 3.1, 3.4, 3.9, 4.9, 5.05, 5.3, 6.7, 6.95), strict=True))
+
+
+def whole_us(levels: dict[str, int]) -> float:
+    return 20.5 + sum(TRUE_US[level] for level in levels.values())
+
+
+def variant(levels: dict[str, int], random: np.random.Generator) -> Variant:
+    profile = {(name,): np.floor(TRUE_US[level]) + 0.5 for name, level in levels.items() if level}
+    noisy = whole_us(levels) * (1 + 0.003 * random.standard_normal())
+    return Variant(levels, ({(): 20.5, **profile},), (1.0,), noisy)
+
+
+def test_a_coarse_clock_is_corrected_by_whole_times() -> None:
+    random = np.random.default_rng(0)
+    parts = [
+        Part((), "rest", ()),
+        *(Part((name,), "block", (Axis(0, ((name, 1),)),)) for name in NAMES),
+    ]
+    variants = [variant(levels, random) for levels in design_variants(OFFERED, ALIKE, 40)]
+    model = fit_model(parts, variants, OFFERED, ALIKE, FULL)
+    plans = [{name: int(random.choice(LEVELS[1:])) for name in NAMES} for _ in range(40)]
+    errors = [abs(1e3 * model.total_ms(plan) / whole_us(plan) - 1) for plan in plans]
+    assert np.median(errors) < 0.006
+    assert max(errors) < 0.02
+    assert model.figures["correction_hidden_us"] > 0
+
+
+def test_no_variant_is_left_with_nothing() -> None:
+    variants = design_variants(OFFERED, ALIKE, 40)
+    assert all(any(levels.values()) for levels in variants)
+    assert variants[0] == FULL
