@@ -85,7 +85,7 @@ class Loop:
         best: Allocated | None = None
         while True:
             trial = self.trials.of(allocated.levels)
-            limit, met = limit_ms(self.goal, trial.dense), self._is_met(trial)
+            limit, met = limit_ms(self.goal, trial.dense), trial.meets(self.goal)
             console.message(
                 f"{self.goal}: measured {trial.median:.3f} ms, wanted {limit:.3f} ms "
                 f"({'met' if met else 'missed'}; output error {allocated.loss:.4f})"
@@ -105,9 +105,6 @@ class Loop:
         final = best or allocated
         predicted = self.latency.total_ms(final.levels)
         return Closed(final, predicted, best is not None, tuple(self.trials.taken))
-
-    def _is_met(self, trial: Trial) -> bool:
-        return trial.upper < limit_ms(self.goal, trial.dense)
 
     def _probe(self) -> float:
         """Measured over predicted for a first plan, before anything expensive is done."""
@@ -145,7 +142,7 @@ class Loop:
     def _corrected(self, trial: Trial, levels: Levels) -> Allocated:
         """The best plan under the budget that a trial calls for, knowing all that was evaluated."""
         _, planned_ms = self.problem.evaluate(levels)
-        if self._is_met(trial):
+        if trial.meets(self.goal):
             self._met_ms = max(self._met_ms, planned_ms)
         else:
             self._missed_ms = min(self._missed_ms, planned_ms)
