@@ -78,7 +78,12 @@ class Loop:
 
     def _planned_again(self, closed: Closed, trial: Trial) -> Closed:
         self._corrections -= 1
-        return self._settle(self._corrected(trial, closed.allocated.levels))
+        try:
+            return self._settle(self._corrected(trial, closed.allocated.levels))
+        except InfeasibleTarget as error:
+            # A finished family is reported with its miss, not thrown away.
+            console.warning(f"{error}; keeping the plan that missed")
+            return closed
 
     def _settle(self, allocated: Allocated) -> Closed:
         """Time a plan and its corrections until one is met and hardly faster than it has to be."""

@@ -126,6 +126,13 @@ def test_no_correction_left_keeps_the_plan(tmp_path: Path) -> None:
     assert closed == last
 
 
+def test_a_final_miss_beyond_all_plans_keeps_the_finished_one(tmp_path: Path) -> None:
+    machine = Machine(problem(), 1.0, 0.0, 0)
+    loop = loop_on(machine, Goal("speedup", 4.0), tmp_path)
+    closed = loop.close()
+    assert loop.reopen(closed, 20 * closed.predicted_ms, "4x") == closed  # type: ignore[arg-type]
+
+
 def test_a_bias_that_puts_the_target_out_of_reach_is_said(tmp_path: Path) -> None:
     machine = Machine(problem(), 3.0, 0.0, 0)
     loop = loop_on(machine, Goal("latency_ms", 1.2), tmp_path)
