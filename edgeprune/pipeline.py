@@ -1,6 +1,6 @@
 """The story of a run: task, graph, alternatives, plan, network, recovery, artifact, measurement."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import load_recipe
 from edgeprune.request import CompressRequest, Goal
 from edgeprune.runtimes import runtime
+from edgeprune.search.problem import Problem
 from edgeprune.stages import deliver, price
 from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.dense import Baselines, make_baselines
@@ -54,8 +55,6 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
         problem = price.allocation(latency, offer)
-        loops: dict[Goal, Loop] = {}
-        closed: dict[Goal, Closed] = {}
         candidates = Candidates(
             subject.network,
             offer.alternatives,
@@ -66,20 +65,35 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             run.recipe.refit.damping,
             run.recipe.refit.enabled,
         )
-        for goal in goals:
-            stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
-            before = [trial for loop in loops.values() for trial in loop.trials.taken]
-            trials = Trials(run, subject, goal, offer.alternatives, stage.folder, before)
-            log = LossLog(stage.folder / "losses.jsonl", candidates)
-            loops[goal] = Loop(goal, run.recipe.search, latency, problem, log, trials)
-            closed[goal] = loops[goal].close()
-            stage.finish(None)
+        loops, closed = close_loops(run, subject, goals, latency, problem, candidates)
         while True:
             family = make_family(run, subject, baselines, closed, candidates)
             again = planned_again(loops, closed, family)
             if not again:
                 return finish(run, subject, baselines, family, shares)
             closed |= again
+
+
+def close_loops(
+    run: Run,
+    subject: Subject,
+    goals: Sequence[Goal],
+    latency: LatencyModel,
+    problem: Problem,
+    candidates: Candidates,
+) -> tuple[dict[Goal, Loop], dict[Goal, Closed]]:
+    """A plan for each goal that trials on the device say is met, or the best that was found."""
+    loops: dict[Goal, Loop] = {}
+    closed: dict[Goal, Closed] = {}
+    for goal in goals:
+        stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
+        before = [trial for loop in loops.values() for trial in loop.trials.taken]
+        trials = Trials(run, subject, goal, candidates.alternatives, stage.folder, before)
+        log = LossLog(stage.folder / "losses.jsonl", candidates)
+        loops[goal] = Loop(goal, run.recipe.search, latency, problem, log, trials)
+        closed[goal] = loops[goal].close()
+        stage.finish(None)
+    return loops, closed
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,7 @@ def open_run(request: CompressRequest) -> Iterator[Run]:
         yield Run(request, task, target, recipe, machine, runtime(target.runtime), found, workspace)
 
 
-def loop_inputs(run: Run, subject: Subject, latency: Any) -> dict[str, Any]:
+def loop_inputs(run: Run, subject: Subject, latency: LatencyModel) -> dict[str, Any]:
     """What the closed loop of a goal depends on."""
     return {
         "model": subject.key,
