@@ -8,9 +8,10 @@ microseconds hides up to one of every layer at certain sizes, always the same, s
 kind may be off by a little of its own as well.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ _NOISE = 0.01
 _QUADRATIC_ROOM = 0.1
 _NO_ROOM = 1e-9
 _OUTLIER = 3.0
+_ODD = 0.1
 _TERMS = 3
 
 
@@ -108,14 +110,13 @@ def fit_correction(
         [(kind_terms * units).reshape(len(s), kinds * _TERMS), emptied * emptied_unit_us, cells]
     )
     known = extra.shape[1] - cells.shape[1]
-    strengths = list(product(_ALLOWED, _HIDDEN_US if cells.size else (0.0,)))
+    strengths = list(itertools.product(_ALLOWED, _HIDDEN_US if cells.size else (0.0,)))
     rooms = [
         np.concatenate([np.full(known, allowed), np.full(cells.shape[1], hidden)])
         for allowed, hidden in strengths
     ]
     fits = [_ridge(s, extra, total_us, room) for room in rooms]
-    # The mean of absolute errors: one variant hit by a noisy neighbour does not decide.
-    best = min(range(len(fits)), key=lambda i: (round(float(np.mean(fits[i][1])), 5), i))
+    best = min(range(len(fits)), key=lambda i: (round(_typical(fits[i][1]), 5), i))
     weights, left_out = fits[best]
     slope = weights[1]
     of_kinds, of_emptied, hidden_us = np.split(weights[3:] / slope, [kinds * _TERMS, known])
@@ -127,9 +128,16 @@ def fit_correction(
     return Correction(terms, emptied_us, hidden_us, quadratic, left_out, strengths[best])
 
 
-def _ridge(s: Floats, extra: Floats, total: Floats, room: Floats) -> tuple[Floats, Floats]:
-    """Weights of ``(1, s, s**2, extra...)`` with Huber weights, and the left-out errors.
+def _typical(errors: Floats) -> float:
+    """Mean without the worst tenth: a variant hit by a noisy neighbour does not decide."""
+    return float(np.mean(np.sort(errors)[: math.ceil((1 - _ODD) * len(errors))]))
 
+
+def _ridge(s: Floats, extra: Floats, total: Floats, room: Floats) -> tuple[Floats, Floats]:
+    """Weights of ``(1, s, s**2, extra...)``, and the left-out errors, which bound the influence.
+
+    Weights go by left-out errors, Schweppe's form of a robust fit (Handschin et al., IEEE PAS-94,
+    1975), and fall with the square of what is beyond the bound.
     ``room`` is the allowed size of each weight of ``extra``, those of the kinds first.
     """
     scale = float(np.median(total))
@@ -148,9 +156,11 @@ def _ridge(s: Floats, extra: Floats, total: Floats, room: Floats) -> tuple[Float
         weights = inverse @ (rows.T @ np.ones(len(s)) + prior / room**2)
         errors = columns @ weights - 1
         leverage = np.einsum("ij,jk,ik->i", rows, inverse, columns)
-        bound = _OUTLIER * max(1.4826 * float(np.median(np.abs(errors))), 1e-4)
-        trust = np.minimum(1.0, bound / np.maximum(np.abs(errors), 1e-12))
-    left_out = np.abs(errors) / np.maximum(1 - leverage, 0.05)
+        # Judged by what the others say of it: a variant far smaller than all others pulls the fit
+        # onto itself, and its own error stays small.
+        left_out = np.abs(errors) / np.maximum(1 - leverage, 0.05)
+        bound = _OUTLIER * max(1.4826 * float(np.median(left_out)), 1e-4)
+        trust = np.minimum(1.0, bound / np.maximum(left_out, 1e-12)) ** 2
     weights = weights.copy()
     weights[0] *= scale
     weights[2] /= scale

@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants
 from edgeprune.latency.fit import Variant, fit_model
 
@@ -44,3 +45,20 @@ def test_no_variant_is_left_with_nothing() -> None:
     variants = design_variants(OFFERED, ALIKE, 40)
     assert all(any(levels.values()) for levels in variants)
     assert variants[0] == FULL
+
+
+def test_a_tiny_variant_unlike_all_others_spoils_nothing() -> None:
+    random = np.random.default_rng(1)
+    shares = np.append(random.uniform(0.15, 1.0, 30), 0.04)
+    kind_us = shares[:, None] * np.array([4000.0, 1500.0, 500.0]) * random.uniform(0.7, 1, (31, 3))
+    kind_terms = np.stack([kind_us, np.ones_like(kind_us), kind_us / 4000.0], axis=2)
+    sums_us = kind_us.sum(axis=1)
+    measured_us = sums_us * (1 + 0.005 * random.standard_normal(31))
+    measured_us[-1] *= 1.5
+    none = np.zeros((31, 0))
+    typical_us = np.array([500.0, 200.0, 60.0])
+    correction = fit_correction(kind_terms, typical_us, none, none, measured_us)
+    corrected = sums_us + np.einsum("vkt,kt->v", kind_terms, correction.terms)
+    c, a, b = correction.quadratic
+    errors = np.abs((c + a * corrected + b * corrected**2) / sums_us - 1)[:-1]
+    assert max(errors) < 0.015
