@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,12 +61,6 @@ class Stage:
         """Record the stage as done, with a result that JSON can hold."""
         record = {"inputs": dict(self.inputs), "result": result, "finished": _now()}
         atomic_write_json(self._marker, record)
-
-    def clear(self) -> None:
-        """Throw away what the stage wrote, so that it starts anew."""
-        self._marker.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def _marker(self) -> Path:

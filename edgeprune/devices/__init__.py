@@ -7,17 +7,12 @@ from edgeprune.devices.base import Device, Runner
 from edgeprune.errors import InputError
 from edgeprune.suggest import suggestion
 
-__all__ = ["Device", "Runner", "device", "transports"]
+__all__ = ["Device", "Runner", "device"]
 
 # Transport -> module and class, imported only when asked for.
 _TRANSPORTS = {
     "local": ("edgeprune.devices.local", "LocalDevice"),
 }
-
-
-def transports() -> tuple[str, ...]:
-    """Names of all transports."""
-    return tuple(_TRANSPORTS)
 
 
 def device(transport: str) -> Device:

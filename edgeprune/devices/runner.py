@@ -58,7 +58,10 @@ class Jobs:
         """
         begin = time.perf_counter()
         session = runtime(runtime_name).load(Path(artifact), options_from_json(options))
-        session.set_inputs(_read_arrays(Path(inputs)) or session.made_up_inputs())
+        try:
+            session.set_inputs(_read_arrays(Path(inputs)) or session.made_up_inputs())
+        except InputError as error:
+            raise InputError(f"{artifact}: {error}") from error
         session.infer_once()
         self._sessions[key] = session
         return {"seconds": time.perf_counter() - begin}

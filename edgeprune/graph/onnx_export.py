@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
 
@@ -32,18 +33,19 @@ def export_onnx(
 
     Raises:
         InputError: An operator has no ONNX form; the message names it.
+        WorkspaceError: The disk is full, or the folder cannot be written.
     """
     scoped = _with_scopes(_with_static_numbers(module, tuple(example_inputs)))
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]
     outputs = [f"output_{i}" for i in range(len(results))]
-    with warnings.catch_warnings(), torch.no_grad():
+    with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 scoped.eval(),
                 tuple(x.clone() for x in example_inputs),
-                str(path),
+                str(partial),
                 dynamo=False,
                 input_names=names,
                 output_names=outputs,

@@ -13,17 +13,12 @@ from edgeprune.runtimes.base import (
 )
 from edgeprune.suggest import suggestion
 
-__all__ = ["Arrays", "CompileOptions", "LayerTime", "Runtime", "Session", "names", "runtime"]
+__all__ = ["Arrays", "CompileOptions", "LayerTime", "Runtime", "Session", "runtime"]
 
 # Name -> module and class, imported only when asked for.
 _RUNTIMES = {
     "openvino": ("edgeprune.runtimes.openvino", "OpenvinoRuntime"),
 }
-
-
-def names() -> tuple[str, ...]:
-    """Names of all runtimes."""
-    return tuple(_RUNTIMES)
 
 
 def runtime(name: str) -> Runtime:

@@ -1,14 +1,16 @@
 """OpenVINO on the CPU: ONNX to IR, int8 by NNCF, sessions with per-layer times."""
 
 import contextlib
+import errno
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError, UnavailableError
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.telemetry import silence
@@ -37,6 +39,7 @@ class OpenvinoRuntime:
 
         Raises:
             InputError: OpenVINO cannot read the file.
+            WorkspaceError: The disk is full, or the folder cannot be written.
         """
         openvino = _openvino()
         model = _convert(openvino, onnx)
@@ -49,6 +52,11 @@ class OpenvinoRuntime:
             onnx: The float model, static shapes.
             out: The IR to write.
             batches: Input tuples; each must have the shapes of the model.
+
+        Raises:
+            InputError: OpenVINO cannot read the file, or NNCF cannot quantise the model.
+            UnavailableError: NNCF is not installed.
+            WorkspaceError: The disk is full, or the folder cannot be written.
         """
         openvino = _openvino()
         try:
@@ -64,10 +72,16 @@ class OpenvinoRuntime:
             raise InputError("int8 calibration got no batch: give at least one")
         transformer = any(op.get_type_name() == "Softmax" for op in model.get_ops())
         kind = nncf.ModelType.TRANSFORMER if transformer else None
-        with _quiet_stdout():
-            quantised = nncf.quantize(
-                model, nncf.Dataset(samples), subset_size=len(samples), model_type=kind
-            )
+        try:
+            with _quiet_stdout():
+                quantised = nncf.quantize(
+                    model, nncf.Dataset(samples), subset_size=len(samples), model_type=kind
+                )
+        except Exception as error:  # NNCF and what it runs raise many unrelated types
+            raise InputError(
+                f"NNCF cannot quantise {onnx}: {_last_line(error)}; "
+                "check the calibration batches, or try another version of nncf"
+            ) from error
         return _save(openvino, quantised, out)
 
     def load(self, artifact: Path, options: CompileOptions) -> "OpenvinoSession":
@@ -110,15 +124,17 @@ class OpenvinoSession:
         self._seen_us: dict[str, float] = {}
 
     def set_inputs(self, inputs: Arrays) -> None:
-        """Bind the arrays without copying; integer inputs are cast to what the model wants."""
-        ports = self._compiled.inputs
-        if len(inputs) != len(ports):
-            raise InputError(f"the model has {len(ports)} inputs, {len(inputs)} were given")
+        """Bind the arrays without copying; integer inputs are cast to what the model wants.
+
+        Raises:
+            InputError: Another number of inputs than the model has, or other shapes.
+        """
+        ports, openvino = self._compiled.inputs, _openvino()
+        _check_shapes(openvino, ports, inputs)
         self._inputs = as_arrays(
             np.asarray(value, dtype=port.get_element_type().to_dtype())
             for port, value in zip(ports, inputs, strict=True)
         )
-        openvino = _openvino()
         for position, value in enumerate(self._inputs):
             self._request.set_input_tensor(position, openvino.Tensor(value, shared_memory=True))
 
@@ -181,6 +197,18 @@ class OpenvinoSession:
         return layers
 
 
+def _check_shapes(openvino: Any, ports: Sequence[Any], inputs: Arrays) -> None:
+    if len(inputs) != len(ports):
+        raise InputError(f"the model has {len(ports)} inputs, {len(inputs)} were given")
+    for position, (port, value) in enumerate(zip(ports, inputs, strict=True)):
+        wanted, given = port.get_partial_shape(), openvino.PartialShape(list(np.shape(value)))
+        if not wanted.compatible(given):
+            raise InputError(
+                f"input {position} has shape {given}, the model takes {wanted}; "
+                "give inputs of the shape it was deployed at"
+            )
+
+
 def _original_names(node: Any) -> tuple[str, ...]:
     if node is None or "originalLayersNames" not in node.rt_info:
         return ()
@@ -214,13 +242,15 @@ def _convert(openvino: Any, onnx: Path) -> Any:
 
 
 def _save(openvino: Any, model: Any, out: Path) -> Path:
-    """Write both files under a temporary name first, so that a killed run leaves no half IR."""
     out = out.with_suffix(".xml")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.{os.getpid()}.xml")
-    openvino.save_model(model, str(partial), compress_to_fp16=False)
-    os.replace(partial.with_suffix(".bin"), out.with_suffix(".bin"))
-    os.replace(partial, out)
+    with atomic_path(out) as partial:
+        try:
+            openvino.save_model(model, str(partial), compress_to_fp16=False)
+        except RuntimeError as error:
+            if "iostream" not in str(error):
+                raise
+            # It never says why it could not write; the folder is new and ours, so it is no room.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     return out
 
 
