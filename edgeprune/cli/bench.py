@@ -70,7 +70,8 @@ def bench(
         {**row, "ci95_ms": " to ".join(f"{edge:.4g}" for edge in row["ci95_ms"])}
         for row in found["artifacts"]
     ]
-    title = f"{target.name}, {mode.name}, {mode.processes} processes"
+    state = benching.describe_state(found["state"])
+    title = f"{target.name}, {mode.name}, {mode.processes} processes, {state}"
     console.show_table(_COLUMNS, rows, title=title)
     for comparison in found["comparisons"]:
         low, high = comparison["ci95"]

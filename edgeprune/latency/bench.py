@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from edgeprune.target import Target
 CONTROL = "control"
 # Below this, two copies of one model differ by how they happen to lie in memory.
 _RESOLUTION = 0.01
+# Figures of the device's state that people understand.
+_TOLD = (("load", 1.0, "load {}"), ("temperature_mc", 1e-3, "{} °C"), ("clock_khz", 1e-6, "{} GHz"))
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def bench(
     cache_dir: Path | None = None,
     on_round: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Time artifacts interleaved with each other, and the first one with itself as a control.
+    """Time artifacts interleaved with each other.
+
+    Where there are several, the first one is timed a second time as a control: what it differs
+    from itself is noise.
 
     Args:
         device: Where to measure.
@@ -90,7 +95,8 @@ def bench(
         on_round: Called with the share done.
 
     Returns:
-        JSON values: the mode, the device, a row for each artifact, the control and comparisons.
+        JSON values: the mode, the device and its state before and after each process, a row for
+        each artifact, the control (null for a single artifact) and the comparisons.
     """
     names = list(artifacts)
     timed = dict(artifacts)
@@ -114,6 +120,7 @@ def bench(
         "mode": mode.name,
         "device": target.name,
         "fingerprint": {"key": fingerprint.key, **fingerprint.facts},
+        "state": measurement.state,
         "processes": mode.processes,
         "drifted_rounds": measurement.drifted_rounds,
         "rounds": len(measurement.rounds),
@@ -123,6 +130,16 @@ def bench(
             _judged(_comparison(measurement, name, names[0]), control) for name in names[1:]
         ],
     }
+
+
+def describe_state(states: Sequence[Mapping[str, Any]]) -> str:
+    """What a device said of itself while it measured: ``load 0.4 to 2.1, 48 to 71 °C``."""
+    told = []
+    for key, scale, text in _TOLD:
+        values = [float(state[key]) * scale for state in states if state.get(key) is not None]
+        if values:
+            told.append(text.format(f"{min(values):.3g} to {max(values):.3g}"))
+    return ", ".join(told)
 
 
 def _row(measurement: Measurement, name: str, path: Path) -> dict[str, Any]:
@@ -163,7 +180,7 @@ def _reported(folder: Path, report: Path) -> dict[str, Path]:
     try:
         fields = json.loads(report.read_text(encoding="utf-8"))
         rows = [("dense", fields["dense"])]
-        rows += [(f"result {i}", row) for i, row in enumerate(fields["results"], 1)]
+        rows += [(row["goal"], row) for row in fields["results"]]
         named = {name: folder / row["artifact"] for name, row in rows if row.get("artifact")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{report} is not a report of a run: {error}") from error

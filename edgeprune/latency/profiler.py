@@ -5,7 +5,6 @@ graph and the variant's levels. Profiling again takes what is there and measures
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,17 +149,21 @@ class _Profile:
         return None if record is None else int(record["variants"])
 
     def _settle_count(self, runner: VariantRunner) -> int:
-        """Measure the dense model once to learn what a variant costs, and write down how many."""
-        self._tell(0, 1, "dense model")
-        begin = time.monotonic()
-        runner.build(self._name(self.full), self.full)
-        built = time.monotonic() - begin
-        cost_s = built + runner.profile_cost_s(self._name(self.full), self.full)
+        """Learn what a variant costs from the dense model, and write down how many that allows."""
+        cost_s = self._known_cost_s()
+        if cost_s is None:
+            self._tell(0, 1, "dense model")
+            cost_s = round(runner.cost_s(self._name(self.full), self.full), 2)
         count = int(np.clip(_ALLOWED_S / cost_s, _FEWEST, _MOST))
-        self.table.append(
-            "design", self._design_name(), {"variants": count, "cost_s": round(cost_s, 2)}
-        )
+        self.table.append("design", self._design_name(), {"variants": count, "cost_s": cost_s})
         return count
+
+    def _known_cost_s(self) -> float | None:
+        """What a variant cost when other levels of this network were profiled."""
+        for name in self.table.signatures("design"):
+            if name.startswith(f"{self.signature}:"):
+                return float(self.table.all("design", name)[0]["cost_s"])
+        return None
 
     def _missing(self, design: list[Levels]) -> dict[str, Levels]:
         """Variants that lack measurements, by name."""

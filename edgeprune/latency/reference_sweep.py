@@ -5,7 +5,7 @@ device likes; plans are made from networks profiled in place.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,8 @@ _SERIES_MS = 10.0
 # Layers opened at the same time in one process.
 _TOGETHER = 24
 _OPSET = 17
+# Records in the table: one for each layer and round.
+_KIND = "alone"
 
 
 @dataclass(frozen=True)
@@ -107,41 +109,34 @@ def measure_sweep(
         progress: Called with what is done, the total, and a note.
     """
     wanted = sweep_layers() if layers is None else layers
-    missing = [layer for layer in wanted if table.latest("operator", layer.signature) is None]
+    missing = [layer for layer in wanted if len(table.all(_KIND, layer.signature)) < _ROUNDS]
     for start in range(0, len(missing), _TOGETHER):
         if progress is not None:
             progress(start, len(missing), missing[start].kind)
         group = missing[start : start + _TOGETHER]
-        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-            for layer, figures in _measure(target, device, group, Path(folder)):
-                table.append("operator", layer.signature, figures)
+        for shape in dict.fromkeys(layer.input_shape() for layer in group):
+            _measure(target, device, table, [x for x in group if x.input_shape() == shape])
     return [_row(layer, table) for layer in wanted]
 
 
-def _measure(
-    target: Target, device: Device, layers: list[Layer], folder: Path
-) -> Iterator[tuple[Layer, dict[str, Any]]]:
-    """Layers with equal inputs share a process, in random order within rounds."""
+def _measure(target: Target, device: Device, table: Table, alike: list[Layer]) -> None:
+    """Bring layers with equal inputs to their number of rounds, in one process."""
     backend = runtime(target.runtime)
     order = np.random.default_rng(0)
-    by_shape: dict[tuple[int, ...], list[Layer]] = {}
-    for layer in layers:
-        by_shape.setdefault(layer.input_shape(), []).append(layer)
-    for shape, alike in by_shape.items():
-        values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        inputs = save_inputs([values], folder / "inputs.npz")
+    names = [layer.signature for layer in alike]
+    values = np.random.default_rng(0).standard_normal(alike[0].input_shape()).astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        inputs = save_inputs([values], Path(folder) / "inputs.npz")
         with open_stopwatch(device, target, inputs, series_ms=_SERIES_MS) as watch:
             for number, layer in enumerate(alike):
-                path = folder / f"{number}.onnx"
+                path = Path(folder) / f"{number}.onnx"
                 path.write_bytes(layer_onnx(layer))
                 watch.load(layer.signature, backend.convert(path, path.with_suffix(".xml")))
                 watch.calibrate(layer.signature)
-            names = [layer.signature for layer in alike]
-            rounds = [watch.round(names, order) for _ in range(_ROUNDS)]
-        for layer in alike:
-            samples = [[round(ms, 5) for ms in r.samples_ms[layer.signature]] for r in rounds]
-            cpu = [[round(ms, 5) for ms in r.cpu_ms[layer.signature]] for r in rounds]
-            yield layer, {"samples_ms": samples, "cpu_ms": cpu, "macs": layer.macs}
+            while lacking := [n for n in names if len(table.all(_KIND, n)) < _ROUNDS]:
+                round_ = watch.round(lacking, order)
+                for name in lacking:
+                    table.append(_KIND, name, round_.record(name))
 
 
 def layer_onnx(layer: Layer) -> bytes:
@@ -187,8 +182,7 @@ def layer_onnx(layer: Layer) -> bytes:
 
 
 def _row(layer: Layer, table: Table) -> dict[str, Any]:
-    record: Mapping[str, Any] = table.latest("operator", layer.signature) or {}
-    stats = latency_stats(record["samples_ms"])
+    stats = latency_stats([r["samples_ms"] for r in table.all(_KIND, layer.signature)])
     return {
         "layer": layer.kind,
         "rows": layer.rows,

@@ -15,8 +15,11 @@ Bucket = tuple[str, ...]
 
 
 def network_signature(network: "Network") -> str:
-    """Hash of the graph: operators, symbolic shapes, structures and their names."""
-    rows = [[node.name, *describe_node(network, node, {})] for node in _nodes(network)]
+    """Hash of the graph: operators and what they read, symbolic shapes, structures, their names."""
+    rows = [
+        [node.name, [n.name for n in node.all_input_nodes], *describe_node(network, node, {})]
+        for node in _nodes(network)
+    ]
     structures = [[s.name, s.kind, s.units, s.removable] for s in network.structures.values()]
     return digest([rows, structures])
 
@@ -44,14 +47,19 @@ def bucket_class(network: "Network", bucket: Bucket, nodes: Iterable[str]) -> st
 
 
 def describe_node(network: "Network", node: "fx.Node", places: Mapping[str, str]) -> list[Any]:
-    """Operator, output shapes and parameter shapes of a node."""
+    """Operator, arguments that are no tensors, output shapes and parameter shapes of a node."""
+    from torch.fx.node import map_arg
+
     parameters = [
         [_dim(dim, places) for dim in network.param_shape(str(source.target))]
         for source in node.all_input_nodes
         if source.op == "get_attr"
     ]
     shapes = [[_dim(dim, places) for dim in shape] for shape in network.shapes(node.name)]
-    return [node.op, str(node.target) if node.op == "call_function" else "", shapes, parameters]
+    target = str(node.target) if node.op == "call_function" else ""
+    # Stride, dilation, groups and the like decide the time at equal shapes.
+    arguments = str(map_arg((node.args, node.kwargs), lambda _: "tensor"))
+    return [node.op, target, arguments, shapes, parameters]
 
 
 def unit_size(network: "Network", name: str) -> int:

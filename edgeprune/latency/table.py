@@ -6,12 +6,11 @@ its fingerprint's key and a checksum; what is torn at the end is dropped, what i
 elsewhere is reported, and what was measured under another fingerprint is not seen at all.
 """
 
-import contextlib
 import json
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,11 @@ Record = dict[str, Any]
 class Table:
     """The measurements of one device fingerprint.
 
-    Records are found by kind (``layers``, ``whole``, ``operator``) and signature, under which
-    there may be several: repetitions of one measurement.
+    Records are found by kind (``layers``, ``whole``, ``alone``, ``design``) and signature, under
+    which there may be several: repetitions of one measurement.
+
+    Attributes:
+        problems: What was left out of the files because it is damaged, a line each.
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint, shipped: Sequence[Path] = ()) -> None:
@@ -137,15 +139,6 @@ class Table:
         kind, signature = entry.get("kind"), entry.get("signature")
         if isinstance(kind, str) and isinstance(signature, str):
             self._records.setdefault((kind, signature), []).append(entry)
-
-
-def headers(path: Path) -> Iterator[Record]:
-    """The headers in a table file, whatever their fingerprints."""
-    with contextlib.suppress(OSError):
-        for line in path.read_bytes().split(b"\n"):
-            entry = _parse(line) if line.strip() else None
-            if entry is not None and "edgeprune_table" in entry:
-                yield entry
 
 
 def _checksum(entry: Record) -> int:

@@ -68,10 +68,25 @@ class VariantRunner:
         finally:
             onnx.unlink(missing_ok=True)
 
-    def profile_cost_s(self, name: str, levels: Levels) -> float:
-        """Seconds that the profiles of one variant take, start-up of the process aside."""
-        ends = [time.monotonic() for _ in self.profile_layers({name: levels})]
-        return REPETITIONS * (ends[-1] - ends[-2])
+    def cost_s(self, name: str, levels: Levels) -> float:
+        """Seconds to build and profile one variant, start-up of the process aside.
+
+        Measured anew whatever the table and the work folder hold; the table takes what it lacks.
+        """
+        self._artifact(name).unlink(missing_ok=True)
+        begin = time.monotonic()
+        self.build(name, levels)
+        built = time.monotonic() - begin
+        took = 0.0
+        with open_stopwatch(self.device, self.target, self.inputs) as watch:
+            # The last one tells; the first waits for the process and its libraries to start.
+            for _ in range(REPETITIONS):
+                begin = time.monotonic()
+                profile = self._profile(watch, name)
+                took = time.monotonic() - begin
+                if len(self.table.all("layers", name)) < REPETITIONS:
+                    self.table.append("layers", name, {"levels": levels, **profile})
+        return built + REPETITIONS * took
 
     def profile_layers(self, variants: Mapping[str, Levels]) -> Iterator[int]:
         """Per-layer profiles up to their number; yields how many are still to come."""
@@ -123,14 +138,9 @@ class VariantRunner:
                         or (name == dense and name not in variants)
                     ]
                     round_ = watch.round(wanted, order)
-                    for name, samples in round_.samples_ms.items():
+                    for name in wanted:
                         if len(self.table.all("whole", name)) < ROUNDS:
-                            figures = {
-                                "samples_ms": _rounded(samples),
-                                "cpu_ms": _rounded(round_.cpu_ms[name]),
-                                "drift": round(round_.drift, 3),
-                            }
-                            self.table.append("whole", name, figures)
+                            self.table.append("whole", name, round_.record(name))
                     yield (number + (round_number + 1) / ROUNDS) / len(turns)
 
     def remove_artifacts(self) -> None:
@@ -154,11 +164,6 @@ class VariantRunner:
             turns[-1].append(name)
             used += need
         return turns
-
-
-def _rounded(samples: list[float]) -> list[float]:
-    """To a tenth of a microsecond, which is finer than the clock is steady."""
-    return [round(ms, 4) for ms in samples]
 
 
 def _free_bytes() -> float:

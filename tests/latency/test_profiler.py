@@ -2,11 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -99,38 +99,90 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _records(folder: Path) -> Counter[str]:
-    table = Table(folder / "table.jsonl", take(device("local"), load_target("x86")))
-    assert table.problems in ([], [f"{table.path}: the last record is torn and was left out"])
-    kinds: Counter[str] = Counter()
-    for kind in ("layers", "whole"):
-        kinds[kind] = sum(len(table.all(kind, name)) for name in table.signatures(kind))
-    return kinds
+def _counts(table: Table) -> dict[tuple[str, str], int]:
+    """Measurements by kind and signature."""
+    return {
+        (kind, name): len(table.all(kind, name))
+        for kind in ("layers", "whole")
+        for name in table.signatures(kind)
+    }
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_profile_goes_on_where_it_was(tmp_path: Path, sign: int) -> None:
-    wanted = {signal.SIGKILL: 5, signal.SIGINT: 12}[sign]
+def test_a_profile_killed_anywhere_goes_on_where_it_was(
+    profiled, tmp_path: Path, sign: int
+) -> None:
+    _, _, unbroken = profiled
+    seed = int(os.environ.get("EDGEPRUNE_SEED") or time.time_ns() % 2**32)
+    profiles = sum(count for (kind, _), count in _counts(unbroken).items() if kind == "layers")
+    draw = random.Random(seed)
+    # While layers are profiled as often as while whole models are timed, which are most records.
+    kill_at = draw.choice(
+        [draw.randrange(1, profiles), draw.randrange(profiles, int(0.9 * len(unbroken)))]
+    )
+    print(f"EDGEPRUNE_SEED={seed}: killed at record {kill_at} of {len(unbroken)}")
     process = _start(tmp_path)
-    table = tmp_path / "table.jsonl"
+    path = tmp_path / "table.jsonl"
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
-        if table.exists() and table.read_bytes().count(b"\n") > wanted:
+        if path.exists() and path.read_bytes().count(b"\n") > kill_at:
             break
         time.sleep(0.02)
     assert process.poll() is None
     os.kill(process.pid, sign)
     process.wait()
-    kept = _records(tmp_path)
-    assert kept["layers"] >= wanted - 3
-    before = table.read_bytes()
-    small_network.profile(tmp_path)
-    # What was there is still there, byte for byte, and nothing of it was measured again.
-    assert table.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    again = Table(table, take(device("local"), load_target("x86")))
-    names = again.signatures("layers")
-    assert {len(again.all("layers", name)) for name in names} == {REPETITIONS}
-    assert {len(again.all("whole", name)) for name in names} == {ROUNDS}
+    before = path.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert whole.count(b"\n") > kill_at
+    kept = _counts(Table(path, unbroken.fingerprint))
+    assert sum(kept.values()) == whole.count(b"\n") - 1
+    _, resumed = small_network.profile(tmp_path)
+    # What was there is still there, byte for byte, and with what an unbroken run measures the
+    # table is full: nothing was measured again.
+    assert path.read_bytes().startswith(whole)
+    assert _counts(resumed) == _counts(unbroken)
+
+
+def _stop_when_designed(done: float, total: float, note: str) -> None:
+    if note.startswith("building variant"):
+        raise KeyboardInterrupt
+
+
+def _design(path: Path, levels: dict[str, tuple[int, ...]]) -> dict:
+    """The profiler's decision how many variants to measure, none of which is measured here."""
+    target, place = load_target("x86"), device("local")
+    table = Table(path, take(place, target))
+    known = set(table.signatures("design"))
+    with pytest.raises(KeyboardInterrupt):
+        profiler.profile_network(
+            small_network.small_network(),
+            target,
+            place,
+            levels,
+            table,
+            path.parent / "work",
+            _stop_when_designed,
+        )
+    (name,) = set(table.signatures("design")) - known or known
+    return table.latest("design", name) or {}
+
+
+def test_the_number_of_variants_comes_from_a_measured_cost(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    levels = small_network.offered(small_network.small_network())
+    first = _design(path, levels)
+    # Killed before that was written down, the dense model measured and its artifact there.
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if b'"kind":"design"' not in line))
+    again = _design(path, levels)
+    assert again["cost_s"] > 0.2 * first["cost_s"]
+    assert len(Table(path, take(device("local"), load_target("x86")))) == REPETITIONS + 1
+    # Written down, it stays, and holds for other levels of the same network.
+    assert _design(path, levels) == again
+    fewer = {name: offered[-2:] for name, offered in levels.items()}
+    other = _design(path, fewer)
+    assert (other["variants"], other["cost_s"]) == (again["variants"], again["cost_s"])
+    assert other["signature"] != again["signature"]
 
 
 def test_levels_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from edgeprune.errors import TableError
 from edgeprune.latency.fingerprint import Fingerprint
-from edgeprune.latency.table import Table, headers
+from edgeprune.latency.store import open_table
+from edgeprune.latency.table import Table
 
 HERE = Fingerprint({"machine": {"cpu": "this"}, "threads": 1})
 ELSEWHERE = Fingerprint({"machine": {"cpu": "other"}, "threads": 1})
@@ -31,7 +32,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     assert read.signatures("whole") == [f"s{i}" for i in range(20)]
     assert read.latest("whole", "s3")["samples_ms"] == [3, 3.5]
     assert read.latest("layers", "s3") is None
-    header = next(headers(tmp_path / "t.jsonl"))
+    header = json.loads((tmp_path / "t.jsonl").read_bytes().splitlines()[0])
     assert header["facts"] == HERE.facts
 
 
@@ -93,6 +94,23 @@ def test_damage_in_the_middle_is_reported_with_its_line(tmp_path: Path) -> None:
     assert table.latest("whole", "s1") is None
     assert len(table) == 4
     assert table.problems == [f"{path}:3: damaged record left out"]
+
+
+def test_damage_is_told_in_one_line_where_the_table_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = open_table(HERE).path
+    _filled(path, 5)
+    assert len(open_table(HERE)) == 5
+    assert capsys.readouterr().err == ""
+    lines = path.read_bytes().split(b"\n")
+    lines[2], lines[4] = b"{}", lines[4][1:]
+    path.write_bytes(b"\n".join(lines))
+    assert len(open_table(HERE)) == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{path}:3: damaged record left out, and 1 more" in told
 
 
 def test_figures_of_another_fingerprint_are_not_seen(tmp_path: Path) -> None:
