@@ -7,13 +7,12 @@ the solver's bound and to the independent Lagrangian bound, both in percent.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from rows import add_json_option, show_rows
 
 from edgeprune.search.dominance import drop_dominated
 from edgeprune.search.fastest import fastest_plan
@@ -129,30 +128,20 @@ def bench(name: str, share: float, gap: float, seed: int) -> Row:
     }
 
 
-def print_table(rows: list[Row]) -> None:
-    columns = list(rows[0])
-    widths = [max(len(c), *(len(str(r[c])) for r in rows)) for c in columns]
-    for line in [dict(zip(columns, columns, strict=True)), *rows]:
-        cells = (str(line[c]).ljust(w) for c, w in zip(columns, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", action="append", choices=list(CASES), help="only this case")
     parser.add_argument("--budget", action="append", type=float, help="share of the dense time")
     parser.add_argument("--gap", type=float, default=1e-3, help="gap at which to stop")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    add_json_option(parser)
     options = parser.parse_args()
     rows = []
     for name in options.case or CASES:
         for share in options.budget or (0.6, 0.3):
             print(f"{name}, budget {share}", file=sys.stderr)
             rows.append(bench(name, share, options.gap, options.seed))
-    print_table(rows)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    show_rows(rows, options.json)
 
 
 if __name__ == "__main__":

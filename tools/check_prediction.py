@@ -4,18 +4,22 @@
         [--plans 30] [--seed 0] [--json FILE]
 
 The network is profiled first where the table lacks it. The plans are then measured in processes
-of their own, interleaved with the dense model, and kept out of the table.
+of their own, interleaved with the dense model, and kept out of the table. The file takes a row for
+each plan and, as plan "all", one with the median and the worst errors.
 """
 
 import argparse
 import tempfile
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from rows import add_json_option, show_rows
 
 from edgeprune import console
 from edgeprune.compression.alternatives import offered_levels
+from edgeprune.compression.calibration import furthest_from
 from edgeprune.devices import device as find_device
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
@@ -27,6 +31,8 @@ from edgeprune.latency.table import Table
 from edgeprune.target import load_target
 from edgeprune.task import load_task
 from edgeprune.task_settings import parse_settings
+
+_BATCHES = 256  # of the task, among which the sample of the capture is looked for
 
 
 def main() -> None:
@@ -45,8 +51,9 @@ def main() -> None:
     target = load_target(options.device)
     task = load_task(options.task, parse_settings(options.set))
     # As a run captures it, so that both share one table.
-    sample = next(iter(task.batches()))
-    network = analyse(capture(task.model(), task.example_inputs(), sample))
+    examples = task.example_inputs()
+    sample = furthest_from(examples, islice(task.batches(), _BATCHES))
+    network = analyse(capture(task.model(), examples, sample))
     levels = {
         name: offered_levels(structure, target.channel_multiple, options.levels)
         for name, structure in network.structures.items()
@@ -76,8 +83,15 @@ def main() -> None:
                 work,
                 lambda done, total, note: bar.update(done, total=total, note=note),
             )
-    show_rows(rows, options.json)
-    show_rows([{"task": task.name, **summarise(rows), **model.figures}], None)
+    show_errors(task.name, rows, model.figures, options.json)
+
+
+def show_errors(
+    task: str, rows: list[dict[str, Any]], figures: dict[str, Any], json_file: Path | None
+) -> None:
+    """The plans and, as plan "all", their median and worst errors with the model's own figures."""
+    summary = {"task": task, "plan": "all", **summarise(rows), **figures}
+    show_rows([{"task": task, **row} for row in rows], json_file, [summary])
 
 
 if __name__ == "__main__":

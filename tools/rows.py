@@ -14,8 +14,14 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:
-    """Print rows as a table, and write them to the file with a key for each column."""
-    show_table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+def show_rows(
+    rows: Sequence[Mapping[str, Any]],
+    json_file: Path | None,
+    summary: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print rows as a table, and their summary as another; the file takes both, a key a column."""
+    for table in filter(None, (rows, summary)):
+        show_table(list(dict.fromkeys(key for row in table for key in row)), table)
     if json_file is not None:
-        json_file.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+        written = json.dumps([*rows, *summary], indent=1)
+        json_file.write_text(written + "\n", encoding="utf-8")

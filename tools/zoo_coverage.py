@@ -9,7 +9,6 @@ called twice). A zoo is a Python file with a dict CASES: name -> {"build": () ->
 
 import argparse
 import importlib.util
-import json
 import logging
 import random
 import sys
@@ -29,6 +28,9 @@ from masked_reference import (
     worst_difference,
     zero_removed,
 )
+from rows import add_json_option, show_rows
+
+from edgeprune import console
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4
@@ -135,20 +137,9 @@ def coverage(network: Any) -> dict[str, Any]:
         "units": sum(s.units for s in network.structures.values()),
         "removable": sum(s.removable for s in network.structures.values()),
         "share_prunable": summary.share_prunable,
-        "unprunable": list(summary.unprunable),
-        "frozen": dict(frozen.most_common(6)),
+        "unprunable": ", ".join(summary.unprunable),
+        "frozen": ", ".join(f"{where} x{count}" for where, count in frozen.most_common(6)),
     }
-
-
-def show(row: dict[str, Any]) -> str:
-    """One line of the table."""
-    frozen = ", ".join(f"{k} x{v}" for k, v in list(row.get("frozen", {}).items())[:3])
-    return (
-        f"{row['case']:22} {row['outcome']:8} {row.get('max_rel_diff', float('nan')):9.1e} "
-        f"{row.get('share_prunable', 0):8.1%} {row.get('params_removed', 0):8.1%} "
-        f"{row.get('structures', 0):4} {row.get('renormalised', 0):4}  "
-        f"{row.get('error') or row.get('wrong_when_empty') or frozen}"
-    )
 
 
 def main() -> int:
@@ -158,22 +149,17 @@ def main() -> int:
     parser.add_argument("--zoo", type=Path, default=ROOT.parent / "shared" / "zoo.py")
     parser.add_argument("--seeds", type=int, default=1, help="random choices per case")
     parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    add_json_option(parser)
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     cases = load_zoo(options.zoo).CASES
-    print(
-        f"{'case':22} {'outcome':8} {'max diff':>9} {'prunable':>8} {'removed':>8} fams norm  froze"
-    )
     rows = []
     for name in options.cases or cases:
         rows.append(run_case(name, cases[name]["build"], options.seeds, options.empty))
-        print(show(rows[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        console.message(f"{name}: {rows[-1]['outcome']}")
+    show_rows(rows, options.json)
     exact = sum(row["outcome"] == "exact" for row in rows)
     print(f"{exact} of {len(rows)} exact")
     return 0 if exact == len(rows) else 1
