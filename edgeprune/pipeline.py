@@ -1,5 +1,6 @@
 """The story of a run: task, graph, alternatives, plan, network, recovery, artifact, measurement."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from edgeprune import console
 from edgeprune.atomic import atomic_write_json
 from edgeprune.compression.calibration import first_samples
 from edgeprune.compression.candidate import Candidates
+from edgeprune.compression.criteria import criterion
 from edgeprune.devices import device
 from edgeprune.errors import TargetMissed
 from edgeprune.latency import fingerprint
@@ -22,12 +24,12 @@ from edgeprune.stages import deliver, price
 from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.loop import Closed, Loop
-from edgeprune.stages.member import build_member, recover_member, slug
-from edgeprune.stages.preview import preview, prunable, refuse_unreachable
+from edgeprune.stages.member import answers_folder, build_member, recover_member, slug
+from edgeprune.stages.preview import cost_minutes, preview, prunable, refuse_unreachable
 from edgeprune.stages.record import report_record
 from edgeprune.stages.run import Run, Subject
 from edgeprune.stages.subject import make_subject
-from edgeprune.stages.trial import Trials
+from edgeprune.stages.trial import Trials, limit_ms
 from edgeprune.target import load_target
 from edgeprune.task import load_task
 from edgeprune.workspace import Workspace
@@ -46,25 +48,27 @@ def compress(request: CompressRequest) -> dict[str, Any]:
         subject = make_subject(run)
         levels = price.choose_levels(run, subject)
         latency = price.measure_latency(run, subject, levels)
-        goals = sorted(request.goals, key=lambda goal: -reach(goal, latency.dense_ms))
+        goals = sorted(request.goals, key=lambda goal: -limit_ms(goal, latency.dense_ms))
         shares = prunable(subject, latency)
         console.message(preview(run, subject, latency, goals, shares))
         refuse_unreachable(goals, latency)
         if request.dry_run:
-            return {"dry_run": True, "prunable": shares, **latency_range(latency)}
+            cost = {"minutes": cost_minutes(run, goals)}
+            return {"dry_run": True, "prunable": shares, **latency_range(latency), **cost}
         baselines = make_baselines(run, subject)
         offer = price.offer_alternatives(run, subject, levels)
         problem = price.allocation(latency, offer)
-        candidates = Candidates(
-            subject.network,
-            offer.alternatives,
-            offer.grams,
-            first_samples(subject.calibration.fit, run.recipe.refit.scoring_samples),
-            subject.calibration.score,
-            run.recipe.calibration.damping,
-            run.recipe.refit.damping,
-            run.recipe.refit.enabled,
-        )
+        with console.progress("dense outputs to compare with"):
+            candidates = Candidates(
+                subject.network,
+                offer.alternatives,
+                offer.grams,
+                first_samples(subject.calibration.fit, run.recipe.refit.scoring_samples),
+                subject.calibration.score,
+                run.recipe.calibration.damping,
+                run.recipe.refit.damping,
+                run.recipe.refit.enabled,
+            )
         loops, closed = close_loops(run, subject, goals, latency, problem, candidates)
         while True:
             family = make_family(run, subject, baselines, closed, candidates)
@@ -118,15 +122,17 @@ def make_family(
     for goal, end in closed.items():
         deliver.write_plan(run, goal, end, candidates)
         member = build_member(run, subject, goal, end.allocated.levels, candidates)
-        extra[goal] = {"notes": member.notes}
+        extra[goal] = {}
         if minutes:
             before = deliver.deliver(run, subject, goal, member, "before_recovery")
             member = recover_member(run, subject, goal, member, minutes)
-            extra[goal] |= {
+            extra[goal] = {
                 "before_recovery": {"quality": before.quality, "fidelity": before.fidelity},
                 "recovery": member.history,
             }
+        extra[goal]["notes"] = member.notes
         judged[goal] = deliver.deliver(run, subject, goal, member)
+    shutil.rmtree(answers_folder(run), ignore_errors=True)
     measurement = deliver.confirm(run, subject, baselines, judged)
     return Family(
         {
@@ -179,6 +185,7 @@ def open_run(request: CompressRequest) -> Iterator[Run]:
     """Load what the request names and lock its run folder."""
     target = load_target(request.device)
     recipe = load_recipe(request.recipe)
+    criterion(recipe.criterion)  # a name that is none is told before anything is measured
     task = load_task(request.task, request.settings)
     machine = device(target.transport)
     found = fingerprint.take(machine, target)
@@ -192,16 +199,12 @@ def loop_inputs(run: Run, subject: Subject, latency: LatencyModel) -> dict[str, 
     return {
         "model": subject.key,
         "task": run.task.key,
+        "data": subject.data_key,
         "device": run.fingerprint.key,
         "recipe": repr((run.recipe.calibration, run.recipe.search, run.recipe.refit)),
         "criterion": run.recipe.criterion,
         "latency": latency.to_json(),
     }
-
-
-def reach(goal: Goal, dense_ms: float) -> float:
-    """The latency a goal stands for, to order the family from slow to fast."""
-    return goal.value if goal.kind == "latency_ms" else dense_ms / goal.value
 
 
 def latency_range(latency: LatencyModel) -> dict[str, float]:

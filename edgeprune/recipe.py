@@ -44,8 +44,7 @@ class SearchRecipe(Checked):
         refine_minutes: Minutes of local search on the joint loss for each target; 0 skips it.
         scalings: Factors on the price of removing much; each gives a starting plan.
         max_levels: Most levels offered of one structure.
-        kinds: Kinds of structures to offer (``heads``, ``neurons``, ``channels``, ``width``, ...),
-            or ``all``.
+        kinds: Kinds of structures to offer, or ``all``.
         tolerance: How far below the target a plan may fall before the budget is raised.
         replans: Most corrections of the budget after a measured miss.
     """
@@ -55,7 +54,7 @@ class SearchRecipe(Checked):
     refine_minutes: Weight = 2.0
     scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
     max_levels: Annotated[int, Range(2, 256)] = 48
-    kinds: tuple[str, ...] = ("all",)
+    kinds: tuple[Literal["all", "heads", "neurons", "channels", "width", "hidden"], ...] = ("all",)
     tolerance: Share = 0.02
     replans: Annotated[int, Range(0, 50)] = 6
 

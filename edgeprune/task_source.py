@@ -1,5 +1,6 @@
 """Finding the class of a task, and a key that changes whenever its answers may."""
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -64,7 +65,6 @@ def import_file(path: Path) -> tuple[ModuleType, str]:
     if spec is None or spec.loader is None:
         raise TaskError(f"{path} is not a Python file; give a .py file")
     module = importlib.util.module_from_spec(spec)
-    before = set(sys.modules)
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
@@ -74,8 +74,8 @@ def import_file(path: Path) -> tuple[ModuleType, str]:
         text = " ".join(str(error).split())
         place = _last_line(error, str(path))
         raise TaskError(f"{path.name} raised {type(error).__name__}: {text}{place}") from error
-    neighbours = sorted(_sources_in(folder, set(sys.modules) - before))
-    return module, "\n".join(p.read_text(encoding="utf-8") for p in (path, *neighbours))
+    sources = _with_neighbours(path, {})
+    return module, "\n".join(sources[file] for file in (path, *sorted(set(sources) - {path})))
 
 
 def task_key(task_class: type, source: str, settings: Mapping[str, str]) -> str:
@@ -124,13 +124,35 @@ def _task_class(module: ModuleType, name: str) -> type:
     return found
 
 
-def _sources_in(folder: str, names: set[str]) -> Iterator[Path]:
-    for name in names:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file and file.endswith(".py") and Path(file).is_relative_to(folder):
-            path = Path(file)
-            if not name.startswith("edgeprune_user_") and "site-packages" not in path.parts:
-                yield path
+def _with_neighbours(path: Path, found: dict[Path, str]) -> dict[Path, str]:
+    """Sources by path: a file, and what it imports from its own folder, and what those do.
+
+    Read from the text, so that the answer does not depend on what was imported before.
+    """
+    if path not in found:
+        found[path] = path.read_text(encoding="utf-8")
+        for name in _imported(found[path]):
+            place = path.parent.joinpath(*name.split("."))
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file.is_file():
+                    _with_neighbours(file, found)
+    return found
+
+
+def _imported(source: str) -> Iterator[str]:
+    """Names of the modules that a source imports anywhere, and of what may be one."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return  # never run, or the import of the task would have told
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module:
+                yield node.module
+            prefix = f"{node.module}." if node.module else ""
+            yield from (f"{prefix}{alias.name}" for alias in node.names if alias.name != "*")
 
 
 def _add_file(digest: Any, path: Path) -> None:

@@ -50,6 +50,25 @@ class Task:
     def quality(self, predict): return 1.0
 """
 
+MODELS = """
+class Branch(torch.nn.Module):
+    def forward(self, x): return x if x.sum() > 0 else -x
+class Fixed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(2, 8), torch.nn.Linear(8, 2)
+    def forward(self, x): return self.down(self.up(x).relu().reshape(1, 8))
+"""
+
+
+def task(model: str, setting: str = "") -> str:
+    """A task with a model of its own, and batches enough to hold some back."""
+    made = f"\n        model = {model}\n        {setting}\n        return model"
+    text = TASK.replace("return [(torch.zeros(4, 2),)]", "return [(torch.rand(4, 2),)] * 16")
+    text = text.replace(" return torch.nn.Linear(2, 2)", made)
+    return text.replace("class Task", f"{MODELS}\nclass Task")
+
+
 # Arguments, what stands in files of the working folder, exit code, words of the message.
 BAD_INPUTS: list[tuple[list[str], dict[str, str], int, str]] = [
     (["cmpress"], {}, 2, "Did you mean 'compress'"),
@@ -113,6 +132,17 @@ BAD_INPUTS: list[tuple[list[str], dict[str, str], int, str]] = [
         2,
         "disagrees",
     ),
+    ([*GOOD, "--recipe", "r.yaml"], {"r.yaml": "criterion: taylr\n"}, 2, "did you mean 'taylor'"),
+    ([*GOOD, "--recipe", "r.yaml"], {"r.yaml": "search: {kinds: [haeds]}\n"}, 2, "'heads'"),
+    (
+        [*GOOD, "--task", "t.py"],
+        {"t.py": task("torch.nn.Linear(2, 2)", setting="model.weight.data[0, 0] = torch.nan")},
+        2,
+        "not finite",
+    ),
+    ([*GOOD, "--task", "t.py"], {"t.py": task("Branch()")}, 2, "t.py"),
+    ([*GOOD, "--task", "t.py"], {"t.py": task("Fixed()")}, 2, "of exactly the deployed sizes"),
+    ([*GOOD, "--task", "t.py"], {"t.py": task("torch.nn.Linear(2, 2)")}, 2, "nothing of this"),
     (["profile", "--task", "digits"], {}, 2, "--device is missing"),
     (["profile", "--task", "digit", "--device", "x86"], {}, 2, "did you mean 'digits'"),
     (["report", "nowhere"], {}, 2, "not a folder"),

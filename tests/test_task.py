@@ -172,6 +172,9 @@ def test_a_task_may_import_its_neighbours_and_the_key_follows_them(
     )
     task = load_task(path)
     assert next(iter(task.batches()))[0].shape[0] == 8
+    assert load_task(path).key == task.key
+    neighbour.write_text("BATCH = 8  # changed\n")
+    assert load_task(path).key != task.key
 
 
 def test_the_key_changes_with_source_settings_and_named_files(

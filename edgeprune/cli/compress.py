@@ -71,7 +71,9 @@ def compress(
         goals=_goals(target_latency or [], target_speedup or [], defaults),
         recipe=given_recipe,
         recovery_minutes=_recovery(recovery, defaults, given_recipe),
-        out=Path(out or defaults.out or f"runs/{_stem(given_task)}-{_stem(given_device)}"),
+        out=Path(
+            out or defaults.out or f"runs/{_stem(given_task)}-{_stem(given_device)}"
+        ).expanduser(),
         dry_run=dry_run,
         settings=defaults.settings(parse_settings(settings or [])),
     )
@@ -100,7 +102,8 @@ def _show(report: dict[str, Any], folder: Path, as_json: bool) -> None:
     elif report.get("dry_run"):
         console.show_text(
             f"dense {report['dense_ms']:.3f} ms, reachable down to {report['fastest_ms']:.3f} ms "
-            f"({report['most_speedup']:.2f}x)"
+            f"({report['most_speedup']:.2f}x)\n"
+            f"about {console.duration(60 * report['minutes'])} of work after that"
         )
     else:
         show_summary(report)

@@ -5,7 +5,7 @@ alike: most to *fit* (Gram matrices, refitting), some to *score* candidates on d
 not fitted to, and some are *held back*, seen by nothing but the final fidelity.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -73,6 +73,21 @@ def deal(batches: Iterable[Batch], fit: int, score: int, held: int) -> Calibrati
             f"yield at least {_DEAL}, for example by making each smaller"
         )
     return Calibration(tuple(parts["fit"]), tuple(parts["score"]), tuple(parts["held"]), horizon)
+
+
+def furthest_from(examples: Sequence[Tensor], batches: Iterable[Batch]) -> Batch | None:
+    """The batch of several samples whose sizes differ from the deployed ones in most places.
+
+    What does not vary in the sample of a capture is taken to be fixed, and the first batch of
+    sentences may happen to be as long as the deployed ones.
+    """
+
+    def differing(batch: Batch) -> int:
+        pairs = zip(batch, examples, strict=True)
+        return sum(a != b for x, y in pairs for a, b in zip(x.shape, y.shape, strict=True))
+
+    several = (batch for batch in batches if len(batch[0]) > 1)
+    return max(several, key=differing, default=None)
 
 
 def first_samples(batches: Iterable[Batch], samples: int) -> tuple[Batch, ...]:

@@ -1,5 +1,6 @@
 """Weights of a shrunk network in a safetensors file."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -7,6 +8,20 @@ from torch import fx
 
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
+
+
+def state_key(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        add_tensor(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def add_tensor(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
+    """Add a tensor's name, shape, type and values to a hash."""
+    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+    digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
 
 
 def save_weights(module: fx.GraphModule, path: Path | str) -> None:

@@ -1,7 +1,8 @@
 """Finish the family: artifacts beside their plans, confirmed in fresh processes, and the report."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from edgeprune.compression.alternatives import kept_units
 from edgeprune.compression.candidate import Candidates
 from edgeprune.compression.fidelity import output_error
 from edgeprune.devices.prediction import predictor
+from edgeprune.errors import TaskError
 from edgeprune.graph.onnx_export import export_onnx
-from edgeprune.graph.weights import save_weights
+from edgeprune.graph.weights import save_weights, state_key
 from edgeprune.latency.measure import Measurement
+from edgeprune.latency.stopwatch import Round
 from edgeprune.plan import Plan, save_plan
 from edgeprune.report.app_program import write_app_program
 from edgeprune.report.card import write_card
@@ -24,6 +27,7 @@ from edgeprune.stages.dense import Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.loop import Closed
 from edgeprune.stages.member import Member, slug
+from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
 from edgeprune.stages.trial import limit_ms, time_against_dense, upper_ms
 
@@ -37,12 +41,14 @@ class Judged:
         fidelity: Share of the dense outputs' variance reproduced on held-back batches (R²).
         size_bytes: All files of the artifact.
         artifact: Path relative to the run folder.
+        key: Of everything the artifact was made from.
     """
 
     quality: float
     fidelity: float
     size_bytes: int
     artifact: str
+    key: str
 
 
 def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = "") -> Judged:
@@ -50,19 +56,29 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
 
     Args:
         part: Subfolder, for a member that is not the final one.
+
+    Raises:
+        TaskError: The quality function fails, or the artifact's outputs are not finite.
     """
-    folder = run.folder / slug(goal) / part
     stage = run.workspace.stage(
         f"judge-{slug(goal)}{'-' + part if part else ''}",
-        {"task": run.task.key, "weights": weights_key(member), "device": run.fingerprint.key},
+        {
+            "task": run.task.key,
+            "model": subject.key,
+            "data": subject.data_key,
+            "held_back": run.recipe.calibration.held_back,
+            "weights": state_key(member.module),
+            "device": run.fingerprint.key,
+        },
     )
+    made = stage.folder / "made"
     if not stage.done:
         with console.progress(f"{goal}: judging {part or 'the result'} in its runtime", 3) as bar:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_weights(member.module, folder / "weights.safetensors")
+            made.mkdir(parents=True, exist_ok=True)
+            save_weights(member.module, made / "weights.safetensors")
             examples = subject.network.captured.example_inputs
-            export_onnx(member.module, examples, folder / "model.onnx")
-            artifact = run.runtime.convert(folder / "model.onnx", folder / "model.xml")
+            export_onnx(member.module, examples, made / "model.onnx")
+            artifact = run.runtime.convert(made / "model.onnx", made / "model.xml")
             bar.advance(note="quality")
             value = quality(run, subject, artifact)
             bar.advance(note="fidelity")
@@ -70,22 +86,20 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
                 "quality": value,
                 "fidelity": fidelity(run, subject, artifact),
                 "size_bytes": run.runtime.size_bytes(artifact),
-                "artifact": artifact.relative_to(run.folder).as_posix(),
+                "artifact": (Path(slug(goal)) / part / artifact.name).as_posix(),
             }
             bar.advance()
         stage.finish(judged)
-    return Judged(**stage.result)
-
-
-def weights_key(member: Member) -> str:
-    """What a member's artifact depends on."""
-    from edgeprune.stages.subject import model_key
-
-    return model_key(member.module)
+    publish(made, run.folder / slug(goal) / part)
+    return Judged(**stage.result, key=stage.key)
 
 
 def fidelity(run: Run, subject: Subject, artifact: Path) -> float:
-    """R² of the artifact's outputs on held-back samples, against the dense model in float32."""
+    """R² of the artifact's outputs on held-back samples, against the dense model in float32.
+
+    Raises:
+        TaskError: The outputs are not finite.
+    """
     captured = subject.network.captured
     samples = list(
         deployed_samples(
@@ -101,7 +115,13 @@ def fidelity(run: Run, subject: Subject, artifact: Path) -> float:
             tuple(torch.from_numpy(np.array(out)) for out in predict(as_arrays(sample)))
             for sample in samples
         ]
-    return 1.0 - output_error(outputs, dense)
+    error = output_error(outputs, dense)
+    if not math.isfinite(error):
+        raise TaskError(
+            f"outputs of {artifact.name} in {run.target.runtime} are not finite; "
+            "the target's precision may be too narrow: set precision: f32 in the target file"
+        )
+    return 1.0 - error
 
 
 def confirm(
@@ -110,17 +130,35 @@ def confirm(
     """Everything timed in turn, spread over fresh processes that tuned nothing.
 
     A member that misses although its plan was met is timed for longer before it counts as one.
+    A family that was met is not timed again when the same run is asked for again.
     """
     artifacts = {slug(goal): run.folder / judged.artifact for goal, judged in members.items()}
     if baselines.int8 is not None:
         artifacts["dense_int8"] = run.folder / baselines.int8.artifact
     how = run.recipe.measure
+    stage = run.workspace.stage(
+        "confirm",
+        {
+            "members": {str(goal): judged.key for goal, judged in members.items()},
+            "measure": repr(how),
+        },
+    )
+    if stage.done:
+        return measurement_from(stage.result)
     seconds = how.confirm_s * (1 + len(artifacts))
     measurement = time_against_dense(run, subject, artifacts, seconds, how.processes)
+    if not all(meets(goal, measurement) for goal in members):
+        longer = time_against_dense(run, subject, artifacts, 2 * seconds, how.processes)
+        measurement = measurement.joined(longer)
     if all(meets(goal, measurement) for goal in members):
-        return measurement
-    longer = time_against_dense(run, subject, artifacts, 2 * seconds, how.processes)
-    return measurement.joined(longer)
+        stage.finish(asdict(measurement))
+    return measurement
+
+
+def measurement_from(record: Mapping[str, Any]) -> Measurement:
+    """The measurement that ``dataclasses.asdict`` made JSON of."""
+    rounds = [Round(**round_) for round_ in record["rounds"]]
+    return Measurement(**{**record, "names": tuple(record["names"]), "rounds": rounds})
 
 
 def meets(goal: Goal, measurement: Measurement) -> bool:

@@ -1,15 +1,15 @@
 """The honest baselines: the dense model in the same runtime, and its int8 form beside it."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeprune import console
 from edgeprune.devices.prediction import predictor
-from edgeprune.errors import EdgepruneError, TaskError
+from edgeprune.errors import EdgepruneError
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.stages.deployed import as_arrays, deployed_samples
+from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
 
 _INT8_SAMPLES = 200
@@ -40,23 +40,32 @@ def make_baselines(run: Run, subject: Subject) -> Baselines:
         TaskError: The quality function fails on the dense model.
     """
     stage = run.workspace.stage(
-        "dense", {"task": run.task.key, "model": subject.key, "device": run.fingerprint.key}
+        "dense",
+        {
+            "task": run.task.key,
+            "model": subject.key,
+            "data": subject.data_key,
+            "device": run.fingerprint.key,
+        },
     )
+    made, quantised_made = stage.folder / "dense", stage.folder / "dense_int8"
     if not stage.done:
         with console.progress("dense model and its int8 form", 4) as bar:
-            folder = run.folder / "dense"
-            onnx = folder / "model.onnx"
-            folder.mkdir(parents=True, exist_ok=True)
+            made.mkdir(parents=True, exist_ok=True)
+            onnx = made / "model.onnx"
             captured = subject.network.captured
             export_onnx(captured.module, captured.example_inputs, onnx)
-            artifact = run.runtime.convert(onnx, folder / "model.xml")
+            artifact = run.runtime.convert(onnx, made / "model.xml")
             bar.advance(note="quality")
             dense = _judged(run, subject, artifact)
             bar.advance(note="int8")
-            int8, failure = _int8(run, subject, onnx)
+            int8, failure = _int8(run, subject, onnx, quantised_made)
             bar.advance(2)
         stage.finish({"dense": dense, "int8": int8, "failure": failure})
     found = stage.result
+    publish(made, run.folder / made.name)
+    if found["int8"]:
+        publish(quantised_made, run.folder / quantised_made.name)
     quantised = Baseline(**found["int8"]) if found["int8"] else None
     return Baselines(Baseline(**found["dense"]), quantised, found["failure"])
 
@@ -68,25 +77,23 @@ def quality(run: Run, subject: Subject, artifact: Path) -> float:
         TaskError: The quality function raised or returned no finite number.
     """
     with predictor(run.device, run.target, artifact, subject.inputs) as predict:
-        value = float(run.task.quality(predict))
-    if not math.isfinite(value):
-        raise TaskError(f"task '{run.task.name}': quality() returned {value}, not a finite number")
-    return value
+        return run.task.quality(predict)
 
 
 def _judged(run: Run, subject: Subject, artifact: Path) -> dict[str, Any]:
     return {
-        "artifact": artifact.relative_to(run.folder).as_posix(),
+        "artifact": f"{artifact.parent.name}/{artifact.name}",
         "quality": quality(run, subject, artifact),
         "size_bytes": run.runtime.size_bytes(artifact),
     }
 
 
-def _int8(run: Run, subject: Subject, onnx: Path) -> tuple[dict[str, Any] | None, str]:
+def _int8(
+    run: Run, subject: Subject, onnx: Path, folder: Path
+) -> tuple[dict[str, Any] | None, str]:
     """The int8 row, or why there is none: a baseline that fails must not end the run."""
     examples = subject.network.captured.example_inputs
     samples = deployed_samples(subject.calibration.fit, examples, _INT8_SAMPLES)
-    folder = run.folder / "dense_int8"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         artifact = run.runtime.quantise_int8(

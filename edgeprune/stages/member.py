@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import fx
 
@@ -9,7 +10,7 @@ from edgeprune import console
 from edgeprune.compression.alternatives import kept_units
 from edgeprune.compression.batchnorm import reestimated
 from edgeprune.compression.candidate import Candidates
-from edgeprune.graph.weights import load_weights, save_weights
+from edgeprune.graph.weights import load_weights, save_weights, state_key
 from edgeprune.recovery.distil import recover
 from edgeprune.request import Goal
 from edgeprune.stages.run import Run, Subject
@@ -47,7 +48,9 @@ def build_member(
         {
             "model": subject.key,
             "task": run.task.key,
+            "data": subject.data_key,
             "keep": keep,
+            "damping": run.recipe.calibration.damping,
             "samples": run.recipe.calibration.samples,
             "refit": repr(run.recipe.refit),
             "batchnorm": run.recipe.batchnorm.reestimate,
@@ -77,6 +80,8 @@ def recover_member(
         {
             "model": subject.key,
             "task": run.task.key,
+            "data": subject.data_key,
+            "start": state_key(member.module),
             "keep": {name: list(units) for name, units in member.keep.items()},
             "minutes": minutes,
             "recipe": repr(run.recipe.recovery),
@@ -92,13 +97,29 @@ def recover_member(
                 run.recipe.recovery,
                 minutes=minutes,
                 folder=stage.folder,
+                shared=answers_folder(run),
                 progress=lambda share, note: bar.update(share, note=note),
             )
         save_weights(recovered.module, path)
-        stage.finish({"history": recovered.history, "steps": recovered.steps})
+        stage.finish(
+            {
+                "history": recovered.history,
+                "steps": recovered.steps,
+                "notes": recovered.notes,
+            }
+        )
+        for checkpoint in stage.folder.glob("*.safetensors"):
+            if checkpoint != path:
+                checkpoint.unlink()
     module = subject.network.shrink(member.keep)
     load_weights(module, path)
-    return Member(module, member.keep, stage.result["history"], member.notes)
+    notes = [*member.notes, *stage.result["notes"]]
+    return Member(module, member.keep, stage.result["history"], notes)
+
+
+def answers_folder(run: Run) -> Path:
+    """Where the dense network's answers wait for the next member of the family."""
+    return run.folder / "stages" / "answers"
 
 
 def slug(goal: Goal) -> str:

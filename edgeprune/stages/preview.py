@@ -1,4 +1,4 @@
-"""What is reachable and what it will cost, said before any long work."""
+"""What is reachable and what it will cost, said before anything is searched or trained."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +8,10 @@ from edgeprune.latency.model import LatencyModel
 from edgeprune.report.summary import prunable_line
 from edgeprune.request import Goal
 from edgeprune.stages.run import Run, Subject
+from edgeprune.stages.trial import limit_ms
 
 # What a goal costs besides refining and recovering: searches, compiles, timing, judging.
 _REST_MINUTES = 2.0
-
-
-def wanted_ms(goal: Goal, latency: LatencyModel) -> float:
-    """The latency that a goal asks for, by the latency model."""
-    return goal.value if goal.kind == "latency_ms" else latency.dense_ms / goal.value
 
 
 def refuse_unreachable(goals: Sequence[Goal], latency: LatencyModel) -> None:
@@ -25,10 +21,11 @@ def refuse_unreachable(goals: Sequence[Goal], latency: LatencyModel) -> None:
         InfeasibleTarget: Names the fastest reachable time.
     """
     for goal in goals:
-        if wanted_ms(goal, latency) < latency.fastest_ms:
+        wanted = limit_ms(goal, latency.dense_ms)
+        if wanted < latency.fastest_ms:
             most = latency.dense_ms / latency.fastest_ms
             raise InfeasibleTarget(
-                f"target {goal} is out of reach: it needs {wanted_ms(goal, latency):.3f} ms, "
+                f"target {goal} is out of reach: it needs {wanted:.3f} ms, "
                 f"the fastest plan takes {latency.fastest_ms:.3f} ms ({most:.2f}x)"
             )
 
@@ -58,7 +55,7 @@ def preview(
     structures = subject.network.structures
     units = sum(structure.units for structure in structures.values())
     most = latency.dense_ms / latency.fastest_ms
-    named = ", ".join(f"{goal} ({wanted_ms(goal, latency):.3f} ms)" for goal in goals)
+    named = ", ".join(f"{goal} ({limit_ms(goal, latency.dense_ms):.3f} ms)" for goal in goals)
     return (
         f"dense {latency.dense_ms:.3f} ms, reachable down to {latency.fastest_ms:.3f} ms "
         f"({most:.2f}x) by {len(structures)} structures with {units} units\n"

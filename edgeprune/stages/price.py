@@ -10,6 +10,7 @@ from edgeprune import console
 from edgeprune.atomic import atomic_path, atomic_write_json
 from edgeprune.compression.alternatives import Alternatives, offered_levels
 from edgeprune.compression.offer import Offer, make_offer
+from edgeprune.errors import InputError
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table
@@ -20,9 +21,19 @@ Levels = dict[str, tuple[int, ...]]
 
 
 def choose_levels(run: Run, subject: Subject) -> Levels:
-    """The levels to offer of each structure, by what the device likes and the recipe allows."""
+    """The levels to offer of each structure, by what the device likes and the recipe allows.
+
+    Raises:
+        InputError: The model has none of the kinds of structures that the recipe offers.
+    """
     multiple, most = run.target.channel_multiple, run.recipe.search.max_levels
     kinds = run.recipe.search.kinds
+    there = sorted({structure.kind for structure in subject.network.structures.values()})
+    if "all" not in kinds and not set(kinds) & set(there):
+        raise InputError(
+            f"the recipe offers {', '.join(kinds)} only, and this model has {', '.join(there)}; "
+            "change search.kinds"
+        )
     return {
         name: offered_levels(structure, multiple, most)
         for name, structure in subject.network.structures.items()
@@ -59,6 +70,7 @@ def offer_alternatives(run: Run, subject: Subject, levels: Levels) -> Offer:
         {
             "model": subject.key,
             "task": run.task.key,
+            "data": subject.data_key,
             "levels": _listed(levels),
             "criterion": run.recipe.criterion,
             "samples": run.recipe.calibration.samples,

@@ -41,10 +41,16 @@ def report_record(
             {"tensor": f.tensor, "operator": f.operator, "source": f.source, "reason": f.reason}
             for f in subject.network.frozen
         ],
-        "notes": list(subject.network.captured.notes),
+        "notes": [*subject.network.captured.notes, *over_survivors(subject)],
         "drifted_rounds": measurement.drifted_rounds,
         "results": [dict(row) for row in rows],
     }
+
+
+def over_survivors(subject: Subject) -> list[str]:
+    """Normalisations whose mean and variance are taken over what is left of their channels."""
+    nodes = subject.network.renormalised
+    return [f"normalised over the units that stay: {', '.join(nodes)}"] if nodes else []
 
 
 def _baseline(baseline: Baseline, measurement: Measurement, name: str) -> dict[str, Any]:

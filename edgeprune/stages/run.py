@@ -39,9 +39,18 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The captured network, the data it is judged on, and its inputs as a file for the device."""
+    """The captured network and the data it is judged on.
+
+    Attributes:
+        network: Captured, with its structures.
+        calibration: The task's batches, dealt out.
+        inputs: The example inputs as a file for the device.
+        key: Of the model's weights, graph and deployed shapes.
+        data_key: Of the batches.
+    """
 
     network: "Network"
     calibration: "Calibration"
     inputs: Path
     key: str
+    data_key: str

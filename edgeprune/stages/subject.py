@@ -5,13 +5,16 @@ import hashlib
 import torch
 
 from edgeprune import console
-from edgeprune.compression.calibration import deal
-from edgeprune.errors import StructureError
-from edgeprune.graph.capture import capture
-from edgeprune.graph.network import analyse
+from edgeprune.compression.calibration import Batch, Calibration, deal, furthest_from
+from edgeprune.errors import StructureError, TaskError
+from edgeprune.graph.capture import Captured, capture
+from edgeprune.graph.network import Network, analyse
+from edgeprune.graph.weights import add_tensor, state_key
 from edgeprune.latency.measure import save_inputs
+from edgeprune.latency.signature import network_signature
 from edgeprune.stages.deployed import as_arrays
 from edgeprune.stages.run import Run, Subject
+from edgeprune.workspace import key_of
 
 # Samples that judge a candidate; those held back for the final fidelity are at least as many.
 _SCORE_SHARE = 0.3
@@ -33,8 +36,9 @@ def make_subject(run: Run) -> Subject:
         score = max(_LEAST_SCORE, int(_SCORE_SHARE * recipe.samples))
         calibration = deal(run.task.batches(), recipe.samples, score, recipe.held_back)
         bar.advance(note="capturing")
-        sample = next((b for b in calibration.fit if len(b[0]) > 1), None)
+        sample = furthest_from(examples, calibration.fit)
         captured = capture(model, examples, sample)
+        refuse_other_sizes(captured, sample)
         bar.advance(note="finding structures")
         network = analyse(captured)
         bar.advance()
@@ -43,20 +47,50 @@ def make_subject(run: Run) -> Subject:
     if not network.structures:
         raise StructureError(nothing_prunable(network.frozen))
     inputs = save_inputs(as_arrays(examples), run.folder / "inputs.npz")
-    return Subject(network, calibration, inputs, model_key(model))
+    return Subject(network, calibration, inputs, model_key(model, network), data_key(calibration))
 
 
-def model_key(model: torch.nn.Module) -> str:
-    """SHA-256 of the model's parameters and buffers."""
+def model_key(model: torch.nn.Module, network: Network) -> str:
+    """Of the weights, the graph, and the shapes and types it is deployed at."""
+    shapes = [[list(x.shape), str(x.dtype)] for x in network.captured.example_inputs]
+    return key_of(
+        {"state": state_key(model), "graph": network_signature(network), "inputs": shapes}
+    )
+
+
+def data_key(calibration: Calibration) -> str:
+    """SHA-256 of the batches, which no path in the task's settings need name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    for name in ("fit", "score", "held"):
+        for index, batch in enumerate(getattr(calibration, name)):
+            for position, tensor in enumerate(batch):
+                add_tensor(digest, f"{name} {index} {position}", tensor)
     return digest.hexdigest()
+
+
+def refuse_other_sizes(captured: Captured, batch: Batch | None) -> None:
+    """Stop where the graph came out fixed to the deployed sizes and the task's batches have others.
+
+    Raises:
+        TaskError: Names the sizes, and why they are fixed.
+    """
+    if batch is None:
+        return
+    try:
+        with torch.no_grad():
+            captured.module(*batch)
+    except RuntimeError as error:
+        deployed = ", ".join(str(list(x.shape)) for x in captured.example_inputs)
+        given = ", ".join(str(list(x.shape)) for x in batch)
+        why = captured.notes[-1] if captured.notes else " ".join(str(error).split())[:200]
+        raise TaskError(
+            f"the model runs at {deployed} only, and batches() gives {given} ({why}); "
+            "give batches of exactly the deployed sizes"
+        ) from error
 
 
 def nothing_prunable(frozen: object) -> str:
     """One line on why nothing can be removed."""
     first = next(iter(frozen), None) if isinstance(frozen, tuple) else None
     why = f"; the first obstacle is {first.operator} at {first.source}" if first else ""
-    return f"nothing of this model can be removed{why}; see edgeprune report for what froze"
+    return f"nothing of this model can be removed{why}"

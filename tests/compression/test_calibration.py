@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.compression.calibration import deal
+from edgeprune.compression.calibration import deal, furthest_from
 from edgeprune.errors import TaskError
 
 
@@ -53,3 +53,12 @@ def test_only_as_many_batches_are_read_as_needed() -> None:
 def test_too_few_batches_are_refused() -> None:
     with pytest.raises(TaskError, match="5 batches"):
         deal(batches(5), 8, 4, 4)
+
+
+def test_the_sample_of_a_capture_varies_where_any_batch_does() -> None:
+    example = (torch.zeros(1, 32, dtype=torch.int64),)
+    lengths = (32, 32, 17, 32)
+    sentences = [(torch.zeros(4, length, dtype=torch.int64),) for length in lengths]
+    sample = furthest_from(example, sentences)
+    assert sample is not None and sample[0].shape == (4, 17)
+    assert furthest_from(example, [example]) is None

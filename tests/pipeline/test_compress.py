@@ -1,6 +1,7 @@
 """The whole line on a small network: what a finished run holds, and how others fail."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,68 @@ def test_a_finished_run_is_not_done_again(finished: Finished, start: Start) -> N
     assert (folder / "1.3x" / "plan.yaml").read_bytes() == plan
     for stage in ("profiling", "order of removal", "recovering"):
         assert stage not in again.stderr
+    if again.returncode == 0:
+        assert "timing" not in again.stderr
+
+
+def test_other_settings_and_back_leave_the_files_that_were_judged(
+    finished: Finished, start: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    names = ("weights.safetensors", "model.onnx", "model.bin")
+    before = {name: (folder / "1.3x" / name).read_bytes() for name in names}
+    recipe = tmp_path / "no_refit.yaml"
+    text = (Path(__file__).parent / "small_recipe.yaml").read_text(encoding="utf-8")
+    recipe.write_text(text.replace("refit: {", "refit: {enabled: false, "), encoding="utf-8")
+    between = start(folder, "--target-speedup", "1.3x", "--recipe", str(recipe))
+    assert between.returncode in (0, 3), between.stderr
+    assert (folder / "1.3x" / names[0]).read_bytes() != before[names[0]]
+    after = start(folder)
+    assert after.returncode in (0, 3), after.stderr
+    if (folder / "1.3x" / "plan.yaml").read_text() == (finished[0] / "1.3x/plan.yaml").read_text():
+        for name in names:
+            assert (folder / "1.3x" / name).read_bytes() == before[name], name
+
+
+def test_nothing_that_only_served_the_way_is_left(finished: Finished) -> None:
+    folder, _ = finished
+    left = {path.name for path in (folder / "stages").rglob("*")}
+    assert not [name for name in left if name.startswith(("shape-", "answers", "best-"))]
+
+
+def test_the_report_says_how_a_member_was_trained(finished: Finished) -> None:
+    (row,) = report(finished[0])["results"]
+    assert any("learning rate" in note for note in row["notes"])
+
+
+QUALITIES = {
+    "raise KeyError('labels')": "raised KeyError: 'labels'",
+    "return float('nan')": "returned nan",
+}
+
+
+@pytest.mark.parametrize("body", QUALITIES)
+def test_a_quality_that_fails_is_one_line(start: Start, tmp_path: Path, body: str) -> None:
+    text = (Path(__file__).parent / "small_task.py").read_text(encoding="utf-8")
+    begin = text.index("        images = self._images(40, 1000)")
+    end = text.index("    def _images")
+    task = tmp_path / "task.py"
+    task.write_text(f"{text[:begin]}        {body}\n\n{text[end:]}", encoding="utf-8")
+    done = start(tmp_path / "run", "--target-speedup", "1.3x", "--task", str(task))
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("edgeprune: task 'task': quality()") and QUALITIES[body] in last
+
+
+def test_a_recipe_that_offers_nothing_of_this_model_is_refused(
+    start: Start, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("version: 1\nsearch: {kinds: [heads]}\n", encoding="utf-8")
+    done = start(tmp_path / "run", "--target-speedup", "1.3x", "--recipe", str(recipe))
+    assert done.returncode == 2
+    assert "offers heads only" in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_run_folder_of_another_task_is_refused(finished: Finished, start: Start) -> None:
@@ -110,6 +173,7 @@ def test_a_dry_run_says_what_is_reachable_and_stops(start: Start, tmp_path: Path
     found = json.loads(done.stdout)
     assert found["fastest_ms"] < found["dense_ms"]
     assert 0 < found["prunable"]["time"] <= 1
+    assert found["minutes"] > 0
     assert "of work" in done.stderr
     assert not (tmp_path / "run" / "1.3x").exists()
 
