@@ -79,8 +79,9 @@ def starting_plans(
 ) -> list[tuple[Levels, float]]:
     """Distinct plans from several readings of the distortions, each with its solver's gap."""
     found: dict[str, tuple[Levels, float]] = {}
-    with MilpProcess() as process:
-        for removal, power in readings(recipe.scalings):
+    asked = readings(recipe.scalings)
+    with MilpProcess() as process, console.progress("searching exactly", len(asked)) as bar:
+        for removal, power in asked:
             solution = solve(
                 scaled(problem, removal, power),
                 budget_ms,
@@ -89,6 +90,7 @@ def starting_plans(
                 process=process,
             )
             found.setdefault(json.dumps(solution.levels), (solution.levels, solution.gap))
+            bar.advance()
     return list(found.values())
 
 

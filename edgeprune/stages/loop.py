@@ -103,7 +103,11 @@ class Loop:
             if (met and close_enough) or not self._corrections:
                 break
             self._corrections -= 1
-            corrected = self._corrected(trial, allocated.levels)
+            try:
+                corrected = self._corrected(trial, allocated.levels)
+            except InfeasibleTarget as error:
+                console.warning(f"{error}; keeping the best plan so far")
+                break
             if corrected.levels == allocated.levels:
                 break
             allocated = corrected
@@ -135,14 +139,13 @@ class Loop:
             InfeasibleTarget: The budget is below the fastest plan.
         """
         wanted = limit_ms(self.goal, self.latency.dense_ms)
-        total = AIM * wanted / bias
         fastest = self.latency.fastest_ms
-        if total < fastest:
+        if wanted / bias < fastest:
             raise InfeasibleTarget(
                 f"target {self.goal} is out of reach: it needs {wanted:.3f} ms, the fastest plan "
-                f"takes {fastest * bias:.3f} ms; ask for at least {fastest * bias / AIM:.3f} ms"
+                f"takes {fastest * bias:.3f} ms; ask for more than that"
             )
-        return self.latency.sum_budget(total)
+        return self.latency.sum_budget(max(AIM * wanted / bias, fastest))
 
     def _corrected(self, trial: Trial, levels: Levels) -> Allocated:
         """The best plan under the budget that a trial calls for, knowing all that was evaluated."""

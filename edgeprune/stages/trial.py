@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeprune import console
+from edgeprune.atomic import atomic_write_text
 from edgeprune.compression.alternatives import Alternatives, kept_units
 from edgeprune.compression.candidate import Candidates
 from edgeprune.graph.onnx_export import export_onnx
@@ -90,7 +92,8 @@ class Trials:
         self.alternatives, self.folder = alternatives, folder
         self.taken: list[Trial] = []
         self._before = before
-        self._kept = _read_trials(folder / "trials.jsonl")
+        self._file = folder / "trials.jsonl"
+        self._kept = _read_trials(self._file)
         self._pauses = _MOST_PAUSES
 
     def of(self, levels: Levels, *, probe: bool = False) -> Trial:
@@ -105,7 +108,10 @@ class Trials:
             trial = self._kept.pop(0)
             self.taken.append(trial)
             return trial
-        self._kept.clear()
+        if self._kept:
+            # What follows a plan that was not come to again would stand in the way for ever.
+            self._kept.clear()
+            self._write()
         return self._add(self._undisturbed(plan, levels, probe))
 
     def of_final(self, levels: Levels, measurement: Measurement, name: str) -> Trial:
@@ -126,14 +132,23 @@ class Trials:
         return min((t.dense for t in (*self._before, *self.taken)), default=math.inf)
 
     def _add(self, trial: Trial) -> Trial:
-        with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(trial)) + "\n")
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(_line(trial))
         self.taken.append(trial)
         return trial
+
+    def _write(self) -> None:
+        atomic_write_text(self._file, "".join(map(_line, self.taken)))
 
     def _undisturbed(self, plan: str, levels: Levels, probe: bool) -> Trial:
         """The trial in which the dense model was fastest, of a few where the machine is busy."""
         artifact = self._artifact(plan, levels)
+        try:
+            return self._least_disturbed(plan, artifact, probe)
+        finally:
+            shutil.rmtree(artifact.parent, ignore_errors=True)
+
+    def _least_disturbed(self, plan: str, artifact: Path, probe: bool) -> Trial:
         tries = [self._measured(plan, artifact, probe)]
         for pause in _PAUSES:
             pause_s = pause * self.run.recipe.measure.trial_s
@@ -175,12 +190,13 @@ class Trials:
         """An artifact of the plan's shapes; its weights do not matter to its latency."""
         folder = self.folder / f"shape-{hashlib.sha256(plan.encode()).hexdigest()[:12]}"
         artifact = folder / "model.xml"
-        network = self.subject.network
+        network, onnx = self.subject.network, folder / "model.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         kept = kept_units(self.alternatives, levels)
         keep = {name: units.tolist() for name, units in kept.items()}
-        export_onnx(network.shrink(keep), network.captured.example_inputs, folder / "model.onnx")
-        return self.run.runtime.convert(folder / "model.onnx", artifact)
+        with console.progress(f"{self.goal}: building the planned shapes"):
+            export_onnx(network.shrink(keep), network.captured.example_inputs, onnx)
+            return self.run.runtime.convert(onnx, artifact)
 
 
 def time_against_dense(
@@ -197,6 +213,10 @@ def time_against_dense(
             processes=processes,
             on_round=bar.update,
         )
+
+
+def _line(trial: Trial) -> str:
+    return json.dumps(asdict(trial)) + "\n"
 
 
 def _read_trials(path: Path) -> list[Trial]:

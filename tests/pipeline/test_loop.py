@@ -133,6 +133,28 @@ def test_a_final_miss_beyond_all_plans_keeps_the_finished_one(tmp_path: Path) ->
     assert loop.reopen(closed, 20 * closed.predicted_ms, "4x") == closed  # type: ignore[arg-type]
 
 
+def test_a_correction_beyond_all_plans_keeps_the_best_so_far(tmp_path: Path) -> None:
+    machine = Machine(problem(), 1.0, 0.0, 0)
+    loop = loop_on(machine, Goal("speedup", 4.0), tmp_path)
+    first = machine.of
+
+    def slower_after_the_probe(levels: dict[str, int], *, probe: bool = False) -> Trial:
+        machine.bias = 1.0 if probe else 9.0
+        return first(levels, probe=probe)
+
+    machine.of = slower_after_the_probe  # type: ignore[method-assign]
+    closed = loop.close()
+    assert not closed.met
+    assert Candidates.key(closed.allocated.levels) in {trial.plan for trial in machine.taken}
+
+
+def test_a_target_hardly_above_the_fastest_plan_is_tried(tmp_path: Path) -> None:
+    machine = Machine(problem(), 1.0, 0.0, 0)
+    fastest = latency(machine.allocation).fastest_ms
+    closed = loop_on(machine, Goal("latency_ms", 1.01 * fastest), tmp_path).close()
+    assert closed.met
+
+
 def test_a_bias_that_puts_the_target_out_of_reach_is_said(tmp_path: Path) -> None:
     machine = Machine(problem(), 3.0, 0.0, 0)
     loop = loop_on(machine, Goal("latency_ms", 1.2), tmp_path)
