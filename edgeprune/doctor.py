@@ -94,9 +94,12 @@ def _libraries() -> Iterator[Check]:
 
 
 def _processor() -> Iterator[Check]:
-    flags, model = _cpu_info()
+    from edgeprune.devices.machine import cpu_flags, describe
+
+    facts, flags = describe(), set(cpu_flags())
     present = [name for name, any_of in _CPU_FLAGS.items() if flags & set(any_of)]
-    yield Check("processor", "ok", f"{model}, {os.cpu_count()} cores: {' '.join(present) or '-'}")
+    found = f"{facts['cpu']}, {facts['cores']} cores: {' '.join(present) or '-'}"
+    yield Check("processor", "ok", found)
     load = os.getloadavg()[0]
     busy = load > 0.5 * (os.cpu_count() or 1)
     yield Check(
@@ -156,13 +159,3 @@ def _installed(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _cpu_info() -> tuple[set[str], str]:
-    fields: dict[str, str] = {}
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else []:
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags", fields.get("Features", ""))
-    return set(flags.split()), fields.get("model name", platform.machine())

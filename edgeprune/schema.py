@@ -11,7 +11,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -98,17 +98,6 @@ def read_yaml(path: Path) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise InputError(f"{path}{line}: not valid YAML ({problem})") from error
-
-
-def to_mapping(value: Any) -> Any:
-    """Plain dicts, lists and scalars, such as JSON and YAML can hold."""
-    if is_dataclass(value):
-        return {f.name: to_mapping(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_mapping(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_mapping(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _build(cls: type[T], data: object, prefix: str, extra: Mapping[str, Any]) -> T:

@@ -1,6 +1,6 @@
 """Shipped targets and recipes, and files of the user's own."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from edgeprune.errors import InputError
 from edgeprune.locate import shipped_names
 from edgeprune.recipe import Recipe, load_recipe
-from edgeprune.schema import read_yaml, to_mapping
+from edgeprune.schema import read_yaml
 from edgeprune.target import load_target
 
 REPO = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def test_the_default_recipe_says_every_default() -> None:
     recipe = load_recipe("default")
     assert recipe == replace(Recipe("default"), description=recipe.description)
     written = read_yaml(REPO / "recipes" / "default.yaml")
-    assert _keys(written) == _keys({**to_mapping(recipe)}) - {"name"}
+    assert _keys(written) == _keys(asdict(recipe)) - {"name"}
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 def describe() -> dict[str, Any]:
     """What decides speed and stays: processor, its features, cores, clock rules, affinity."""
     cpu = _cpu_info()
-    flags = " ".join(sorted(cpu.get("flags", cpu.get("Features", "")).split()))
+    flags = " ".join(cpu_flags())
     return {
         "machine": platform.machine(),
         "system": platform.system(),
@@ -29,6 +29,12 @@ def describe() -> dict[str, Any]:
         "max_clock_khz": _read(_CPU / "cpuinfo_max_freq"),
         "boost": _read(Path("/sys/devices/system/cpu/cpufreq/boost")),
     }
+
+
+def cpu_flags() -> list[str]:
+    """What the processor can do, as the system calls it, sorted."""
+    cpu = _cpu_info()
+    return sorted(cpu.get("flags", cpu.get("Features", "")).split())
 
 
 def state() -> dict[str, Any]:

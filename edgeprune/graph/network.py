@@ -19,6 +19,7 @@ from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
 from edgeprune.graph.summary import Summary, summarise
 from edgeprune.graph.validation import invalid_structures, removable_structures
+from edgeprune.suggest import suggestion
 
 Keep = Mapping[str, Sequence[int]]
 _MAX_REPAIRS = 8
@@ -116,7 +117,8 @@ class Network:
         stays = np.ones(total, bool)
         for name, units in keep.items():
             if name not in self.structures:
-                raise StructureError(_unknown(name, self.structures))
+                hint = suggestion(name, self.structures)
+                raise StructureError(f"there is no structure '{name}'; {hint}")
             start, count = self.layout.offsets[name], self.layout.units[name]
             chosen = np.asarray(list(units), np.int64)
             if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
@@ -126,14 +128,6 @@ class Network:
             stays[start : start + count] = False
             stays[start + chosen] = True
         return stays
-
-
-def _unknown(name: str, known: Mapping[str, object]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"there is no structure {name!r}{hint}"
 
 
 def analyse(captured: Captured, *, freeze: Sequence[str] = ()) -> Network:

@@ -1,6 +1,7 @@
 """Reading ``report.json`` of a run folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def quality_name(record: dict[str, Any]) -> str:
     """What the run's quality numbers measure."""
     task = record["task"]
     return str(task.get("quality_name", "quality")) if isinstance(task, dict) else "quality"
+
+
+def goal_name(result: Mapping[str, Any]) -> str:
+    """What one entry of ``results`` was asked to reach."""
+    return str(result.get("goal") or f"{result['target_ms']:.4g} ms")
 
 
 def task_name(record: dict[str, Any]) -> str:

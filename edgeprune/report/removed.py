@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeprune.errors import InputError
 from edgeprune.plan import load_plan
+from edgeprune.report.record import goal_name
 
 
 def removed_table(record: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def removed_table(record: Mapping[str, Any], folder: Path) -> list[dict[str, Any
         Rows with ``structure``, ``kind``, ``units`` and ``kept`` (goal to units); structures that
         no target touches are left out.
     """
-    levels = {_goal(result): _levels(result, folder) for result in record["results"]}
+    levels = {goal_name(result): _levels(result, folder) for result in record["results"]}
     rows = []
     for name, structure in record.get("structures", {}).items():
         units = int(structure["units"])
@@ -34,9 +35,5 @@ def removed_table(record: Mapping[str, Any], folder: Path) -> list[dict[str, Any
 def _levels(result: Mapping[str, Any], folder: Path) -> Mapping[str, int]:
     path = folder / str(result.get("plan", ""))
     if not path.is_file():
-        raise InputError(f"{folder} lacks {path.name} of target {_goal(result)}; run it again")
+        raise InputError(f"{folder} lacks {path.name} of target {goal_name(result)}; run it again")
     return load_plan(path).levels
-
-
-def _goal(result: Mapping[str, Any]) -> str:
-    return str(result.get("goal") or f"{result['target_ms']:.4g} ms")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeprune import console
-from edgeprune.report.record import quality_name, task_name
+from edgeprune.report.record import goal_name, quality_name, task_name
 
 _BAR_CELLS = 16
 
@@ -31,7 +31,7 @@ def headline(record: dict[str, Any]) -> list[str]:
         verdict = "met" if result["met"] else "missed"
         lines.append(
             f"dense {dense:.3f} ms, yours {yours:.3f} ms, same run: {dense / yours:.2f}x, "
-            f"target {_goal(result)} {verdict}"
+            f"target {goal_name(result)} {verdict}"
         )
     device, runtime = record["device"], record.get("runtime")
     name = runtime.get("name", "") if isinstance(runtime, Mapping) else runtime
@@ -48,7 +48,7 @@ def summary_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     if record.get("dense_int8"):
         rows.append(_row("dense int8", record["dense_int8"], quality, dense_ms))
     for result in record["results"]:
-        row = _row(_goal(result), result, quality, dense_ms)
+        row = _row(goal_name(result), result, quality, dense_ms)
         row["target ms"] = _figure(result["target_ms"])
         row["predicted ms"] = _figure(result.get("predicted_ms"))
         row["met"] = "yes" if result["met"] else "no"
@@ -128,7 +128,3 @@ def _bar(share: float) -> str:
 
 def _figure(value: Any, digits: int = 3) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
-
-
-def _goal(result: Mapping[str, Any]) -> str:
-    return str(result.get("goal") or f"{result['target_ms']:.4g} ms")

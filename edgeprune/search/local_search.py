@@ -6,7 +6,6 @@ problems that the evaluations leave possible (Thompson sampling). Everything is 
 seed and of the evaluations so far, so a search that was broken off goes on as if it had not been.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,17 +40,6 @@ class SearchState:
     def best(self) -> tuple[dict[str, int], float]:
         """The plan of least loss, the first of equals; whatever its time."""
         return min(self.evaluated, key=lambda entry: entry[1])
-
-    def to_json(self) -> str:
-        """JSON text; an infinite loss becomes null."""
-        rows = [[levels, v if math.isfinite(v) else None] for levels, v in self.evaluated]
-        return json.dumps({"evaluated": rows})
-
-    @classmethod
-    def from_json(cls, text: str) -> "SearchState":
-        """The state that `to_json` wrote, equal to the last bit."""
-        rows = json.loads(text)["evaluated"]
-        return cls([(levels, math.inf if v is None else v) for levels, v in rows])
 
 
 @dataclass(frozen=True)
