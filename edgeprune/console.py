@@ -1,7 +1,7 @@
 """What a person sees: results on stdout; messages, warnings and progress on stderr.
 
 Colours and bars appear only on a terminal (``NO_COLOR`` is honoured). Without one, a stage prints
-a line when it starts, one a minute while it lasts, and one when it ends.
+a line when it starts, one for what it notes before any work, one a minute, and one when it ends.
 """
 
 import io
@@ -105,6 +105,7 @@ class Progress:
     started: float = field(default_factory=lambda: time.monotonic())
     _printed: float = field(default_factory=lambda: time.monotonic())
     _task: "TaskID | None" = None
+    _noted: bool = False
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         """Say that another ``amount`` of ``total`` is done; ``note`` follows the title."""
@@ -117,6 +118,9 @@ class Progress:
         title = f"{self.title} {note}" if note else self.title
         if self._task is not None and _state.bars is not None:
             _state.bars.update(self._task, completed=done, total=self.total, description=title)
+        elif note and not done and not self._noted:
+            self._noted = True
+            message(f"{title} ...")
         elif time.monotonic() - self._printed >= _LINE_EVERY_S:
             self._printed = time.monotonic()
             message(f"{title}: {self._share()}")

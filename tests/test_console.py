@@ -50,6 +50,17 @@ def test_a_pipe_gets_a_line_a_minute_with_the_time_left(
     assert lines[-1] == "training: done in 3 min 20 s" and len(lines) == 5
 
 
+def test_a_pipe_gets_the_note_of_the_start_at_once_and_only_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with console.progress("recovering", 10) as bar:
+        bar.update(0, note="at rate 0.1")
+        bar.update(0, note="asking, 3%")
+        bar.advance(note="step 1")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["recovering ...", "recovering at rate 0.1 ...", "recovering: done in 0 s"]
+
+
 def test_a_stage_that_fails_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="x"), console.progress("stage"):
         raise ValueError("x")

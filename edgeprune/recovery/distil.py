@@ -127,7 +127,7 @@ class _Run:
         self._checkpoints = Checkpoints(folder, identity)
         self._shared = shared or folder
         _prepare(student)
-        progress(0.0, "reading batches")
+        progress(0.0, f"{self._settings}; reading batches")
         self._data = TrainingData(
             batches, size=self._settings.batch, holdout=recipe.holdout, seed=recipe.seed
         )
