@@ -128,7 +128,9 @@ def test_the_card_has_a_head_the_figures_and_the_versions(folder: Path) -> None:
     record = json.loads((folder / "report.json").read_text())
     text = write_card(folder / "2x", record, record["results"][0]).read_text()
     _, head, body = text.split("---\n", 2)
-    assert yaml.safe_load(head)["library_name"] == "openvino"
+    hub = yaml.safe_load(head)
+    assert hub["library_name"] == "openvino" and "structured-pruning" in hub["tags"]
+    assert "base_model_relation" not in hub  # pruned, which the hub has no word for
     for words in ("10.000 ms", "4.900 ms", "2.04x", "accuracy", "0.9500", "2026.4.1", "some cpu"):
         assert words in body, words
     assert "| 2x |" in body and "| 4x |" not in body and "None" not in body

@@ -65,7 +65,6 @@ def _head(record: dict[str, Any]) -> dict[str, Any]:
     name = runtime.get("name") if isinstance(runtime, Mapping) else runtime
     return {
         "library_name": name,
-        "base_model_relation": "quantized",
         "tags": ["edgeprune", "structured-pruning", str(record["device"])],
     }
 
