@@ -99,3 +99,27 @@ def test_it_runs_from_another_folder_and_finds_its_data(installed: Path, tmp_pat
 def test_the_program_is_installed(installed: Path, tmp_path: Path) -> None:
     shown = from_wheel(installed, tmp_path, str(installed / "bin" / "edgeprune"), "--version")
     assert shown.stdout == "edgeprune 0.1.0\n"
+
+
+@pytest.mark.slow
+def test_alone_in_an_empty_environment_it_measures_a_model(wheel: Path, tmp_path: Path) -> None:
+    """Installed by the README's commands, with nothing of this checkout but a task of one's own."""
+    place = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "torch==2.13.0"], check=True)
+    subprocess.run([*pip, f"{wheel}[openvino]"], check=True)
+    shutil.copy(REPO / "tests" / "pipeline" / "small_task.py", tmp_path / "mine.py")
+    command = [str(place / "bin" / "edgeprune"), "compress", "--task", "mine.py", "--device", "x86"]
+    done = subprocess.run(
+        [*command, "--target-speedup", "1.3x", "--recipe", "quick", "--dry-run", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 0 < found["fastest_ms"] < found["dense_ms"]
