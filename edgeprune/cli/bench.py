@@ -43,12 +43,14 @@ def bench(
     from edgeprune import devices, locate
     from edgeprune.latency import bench as benching
     from edgeprune.latency.fingerprint import take
+    from edgeprune.runtimes import runtime
     from edgeprune.target import load_target
 
     target = load_target(needed(device, read_defaults().device, "--device", "x86"))
-    artifacts = benching.find_artifacts(path)
+    suffix = runtime(target.runtime).suffix
+    artifacts = benching.find_artifacts(path, suffix)
     if against is not None:
-        other = benching.find_artifacts(against)
+        other = benching.find_artifacts(against, suffix)
         artifacts = {**{f"against {name}": p for name, p in other.items()}, **artifacts}
     place = devices.device(target.transport)
     fingerprint = take(place, target)

@@ -42,8 +42,12 @@ QUICK = Mode("quick", seconds=10.0, processes=2, least_samples=100)
 PUBLISHABLE = Mode("publishable", seconds=75.0, processes=6, least_samples=1024)
 
 
-def find_artifacts(path: Path) -> dict[str, Path]:
+def find_artifacts(path: Path, suffix: str) -> dict[str, Path]:
     """The artifacts behind a path: an artifact itself, or those of a run or target folder.
+
+    Args:
+        path: A file or a folder.
+        suffix: Of the runtime's artifacts, such as ``.xml``.
 
     Raises:
         InputError: There is none.
@@ -51,14 +55,14 @@ def find_artifacts(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {path.name: path}
     if not path.is_dir():
-        raise InputError(f"{path} does not exist; give an artifact (.xml) or a run folder")
+        raise InputError(f"{path} does not exist; give an artifact ({suffix}) or a run folder")
     report = path / "report.json"
     if report.is_file():
         found = _reported(path, report)
     else:
-        found = {str(p.relative_to(path)): p for p in sorted(path.glob("*.xml"))}
+        found = {str(p.relative_to(path)): p for p in sorted(path.glob(f"*{suffix}"))}
     if not found:
-        raise InputError(f"{path} holds no artifact: give an .xml file or a finished run folder")
+        raise InputError(f"{path} holds no artifact: give a {suffix} file or a finished run folder")
     return found
 
 

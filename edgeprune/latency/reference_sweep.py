@@ -131,7 +131,7 @@ def _measure(target: Target, device: Device, table: Table, alike: list[Layer]) -
             for number, layer in enumerate(alike):
                 path = Path(folder) / f"{number}.onnx"
                 path.write_bytes(layer_onnx(layer))
-                watch.load(layer.signature, backend.convert(path, path.with_suffix(".xml")))
+                watch.load(layer.signature, backend.convert(path, path.with_suffix(backend.suffix)))
                 watch.calibrate(layer.signature)
             while lacking := [n for n in names if len(table.all(_KIND, n)) < _ROUNDS]:
                 round_ = watch.round(lacking, order)

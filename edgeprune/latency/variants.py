@@ -148,7 +148,8 @@ class VariantRunner:
         shutil.rmtree(self.workdir / "variants", ignore_errors=True)
 
     def _artifact(self, name: str) -> Path:
-        return self.workdir / "variants" / f"{name.replace(':', '-')}.xml"
+        suffix = runtime(self.target.runtime).suffix
+        return self.workdir / "variants" / f"{name.replace(':', '-')}{suffix}"
 
     def _turns(self, names: list[str], dense: str) -> list[list[str]]:
         """Groups that fit into memory, each with the dense model in front."""

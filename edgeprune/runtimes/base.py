@@ -71,9 +71,15 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """A way to execute models. Stateless; one instance may be shared."""
+    """A way to execute models. Stateless; one instance may be shared.
+
+    Attributes:
+        name: As target files call it.
+        suffix: Of the file that is opened, such as ``.xml``.
+    """
 
     name: str
+    suffix: str
 
     def versions(self) -> dict[str, str]:
         """Version of every library that decides speed."""
@@ -82,13 +88,22 @@ class Runtime(Protocol):
         """Why the runtime cannot be used here, or ``None``."""
 
     def convert(self, onnx: Path, out: Path) -> Path:
-        """Write the artifact made from an ONNX file; gives the path to open."""
+        """Write the artifact made from an ONNX file to ``out``; gives the path to open."""
 
     def quantise_int8(self, onnx: Path, out: Path, batches: Iterable[Arrays]) -> Path:
         """Write an int8 artifact, calibrated on ``batches``; gives the path to open."""
 
     def load(self, artifact: Path, options: CompileOptions) -> Session:
         """Compile and open an artifact."""
+
+    def app_program(
+        self, artifact: str, inputs: str, options: CompileOptions, seconds: float
+    ) -> str:
+        """Source of a program beside ``artifact`` that needs the runtime and numpy only.
+
+        It runs the artifact on the arrays of the ``.npz`` named ``inputs`` for some seconds, and
+        prints the outputs' shapes and ``median X ms``.
+        """
 
     def size_bytes(self, artifact: Path) -> int:
         """Bytes of all files of an artifact."""

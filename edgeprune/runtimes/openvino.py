@@ -13,6 +13,7 @@ import numpy as np
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError, UnavailableError
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
+from edgeprune.runtimes.openvino_program import PROGRAM
 from edgeprune.runtimes.telemetry import silence
 
 # OpenVINO counts a layer's time in whole microseconds and rounds down, on average by this much.
@@ -23,6 +24,7 @@ class OpenvinoRuntime:
     """Intel's OpenVINO. The artifact is an IR: ``NAME.xml`` with ``NAME.bin`` beside it."""
 
     name = "openvino"
+    suffix = ".xml"
 
     def versions(self) -> dict[str, str]:
         """Versions of OpenVINO as built and installed."""
@@ -83,6 +85,19 @@ class OpenvinoRuntime:
                 "check the calibration batches, or try another version of nncf"
             ) from error
         return _save(openvino, quantised, out)
+
+    def app_program(
+        self, artifact: str, inputs: str, options: CompileOptions, seconds: float
+    ) -> str:
+        """A program that needs openvino and numpy only; see :class:`Runtime`."""
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+        }
+        if options.precision != "default":
+            settings["INFERENCE_PRECISION_HINT"] = options.precision
+        return PROGRAM.format(artifact=artifact, inputs=inputs, settings=settings, seconds=seconds)
 
     def load(self, artifact: Path, options: CompileOptions) -> "OpenvinoSession":
         """Compile an IR for one inference at a time.

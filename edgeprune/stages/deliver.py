@@ -23,6 +23,7 @@ from edgeprune.plan import Plan, save_plan
 from edgeprune.report.app_program import write_app_program
 from edgeprune.report.card import write_card
 from edgeprune.request import Goal
+from edgeprune.runtimes import CompileOptions
 from edgeprune.stages.dense import Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.loop import Closed
@@ -78,7 +79,7 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
             save_weights(member.module, made / "weights.safetensors")
             examples = subject.network.captured.example_inputs
             export_onnx(member.module, examples, made / "model.onnx")
-            artifact = run.runtime.convert(made / "model.onnx", made / "model.xml")
+            artifact = run.runtime.convert(made / "model.onnx", made / f"model{run.runtime.suffix}")
             bar.advance(note="quality")
             value = quality(run, subject, artifact)
             bar.advance(note="fidelity")
@@ -215,14 +216,8 @@ def describe(run: Run, subject: Subject, report: dict[str, Any]) -> None:
     for row in report["results"]:
         artifact = run.folder / row["artifact"]
         write_card(artifact.parent, report, row)
-        write_app_program(
-            artifact.parent,
-            artifact.name,
-            examples,
-            runtime=run.target.runtime,
-            threads=run.target.threads,
-            precision=run.target.precision,
-        )
+        options = CompileOptions(run.target.threads, run.target.precision)
+        write_app_program(artifact, examples, run.runtime, options)
 
 
 def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:

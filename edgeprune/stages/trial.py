@@ -189,14 +189,13 @@ class Trials:
     def _artifact(self, plan: str, levels: Levels) -> Path:
         """An artifact of the plan's shapes; its weights do not matter to its latency."""
         folder = self.folder / f"shape-{hashlib.sha256(plan.encode()).hexdigest()[:12]}"
-        artifact = folder / "model.xml"
         network, onnx = self.subject.network, folder / "model.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         kept = kept_units(self.alternatives, levels)
         keep = {name: units.tolist() for name, units in kept.items()}
         with console.progress(f"{self.goal}: building the planned shapes"):
             export_onnx(network.shrink(keep), network.captured.example_inputs, onnx)
-            return self.run.runtime.convert(onnx, artifact)
+            return self.run.runtime.convert(onnx, onnx.with_suffix(self.run.runtime.suffix))
 
 
 def time_against_dense(
@@ -207,7 +206,7 @@ def time_against_dense(
         return time_interleaved(
             run.device,
             run.target,
-            {"dense": run.folder / "dense" / "model.xml", **artifacts},
+            {"dense": run.folder / "dense" / f"model{run.runtime.suffix}", **artifacts},
             subject.inputs,
             seconds=seconds,
             processes=processes,

@@ -104,28 +104,32 @@ def test_wrong_inputs_are_an_input_error(artifacts, tmp_path: Path) -> None:
 
 
 def test_artifacts_of_files_folders_and_runs(artifacts, tmp_path: Path) -> None:
-    assert find_artifacts(artifacts["small"]) == {"small.xml": artifacts["small"]}
-    assert set(find_artifacts(artifacts["small"].parent)) == {"small.xml", "twin.xml", "large.xml"}
+    assert find_artifacts(artifacts["small"], ".xml") == {"small.xml": artifacts["small"]}
+    assert set(find_artifacts(artifacts["small"].parent, ".xml")) == {
+        "small.xml",
+        "twin.xml",
+        "large.xml",
+    }
     (tmp_path / "x86").mkdir()
     (tmp_path / "x86" / "model.xml").write_text("<net/>")
     save_inputs([np.ones(1)], tmp_path / "inputs.npz")
     members = [{"goal": goal, "artifact": "x86/model.xml"} for goal in ("1.5x", "10 ms")]
     record = {"dense": {"artifact": "x86/model.xml"}, "results": members}
     (tmp_path / "report.json").write_text(json.dumps(record))
-    assert list(find_artifacts(tmp_path)) == ["dense", "1.5x", "10 ms"]
+    assert list(find_artifacts(tmp_path, ".xml")) == ["dense", "1.5x", "10 ms"]
     assert find_inputs(tmp_path / "x86" / "model.xml") == tmp_path / "inputs.npz"
     record["results"][0]["artifact"] = "gone.xml"
     (tmp_path / "report.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="are gone"):
-        find_artifacts(tmp_path)
+        find_artifacts(tmp_path, ".xml")
     (tmp_path / "report.json").write_text("[]")
     with pytest.raises(InputError, match="not a report"):
-        find_artifacts(tmp_path)
+        find_artifacts(tmp_path, ".xml")
     with pytest.raises(InputError, match="does not exist"):
-        find_artifacts(tmp_path / "none")
+        find_artifacts(tmp_path / "none", ".xml")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no artifact"):
-        find_artifacts(tmp_path / "empty")
+        find_artifacts(tmp_path / "empty", ".xml")
 
 
 def test_sweep_measures_once_and_every_kind(tmp_path: Path) -> None:

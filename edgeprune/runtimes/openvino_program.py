@@ -1,0 +1,28 @@
+"""The program that runs an IR with OpenVINO and numpy alone; filled by the runtime."""
+
+PROGRAM = '''"""Runs {artifact} and prints its median latency. Needs openvino and numpy only."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+folder = Path(__file__).parent
+settings = {settings}
+model = ov.Core().compile_model(folder / "{artifact}", "CPU", settings)
+request = model.create_infer_request()
+with np.load(folder / "{inputs}") as examples:
+    for place in range(len(model.inputs)):
+        request.get_input_tensor(place).data[:] = examples[str(place)]
+
+times_ms = []
+end = time.perf_counter() + {seconds}
+while time.perf_counter() < end:
+    start = time.perf_counter()
+    request.infer()
+    times_ms.append(1e3 * (time.perf_counter() - start))
+outputs = [request.get_output_tensor(place).data for place in range(len(model.outputs))]
+print("output shapes", [output.shape for output in outputs])
+print(f"median {{np.median(times_ms[len(times_ms) // 5 :]):.3f}} ms")
+'''
