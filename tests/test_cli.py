@@ -14,6 +14,7 @@ from edgeprune import pipeline, stages
 from edgeprune.cli.app import run
 from edgeprune.errors import InfeasibleTarget, TargetMissed, UnavailableError
 from edgeprune.request import CompressRequest, Goal
+from edgeprune.workspace import Workspace
 
 GOOD = ["compress", "--task", "digits", "--device", "x86", "--target-speedup", "2x"]
 
@@ -172,6 +173,16 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert len(lines) == 1 and captured.err.endswith(lines[0] + "\n")
     assert words in lines[0]
     assert "Traceback" not in captured.err and captured.out == ""
+
+
+def test_a_run_folder_in_use_is_refused(
+    working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = {"task": "digits", "settings": {}, "device": "x86"}
+    with Workspace(working_folder / "run", identity):
+        assert run([*GOOD, "--out", "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"in use by process {os.getpid()}" in line
 
 
 def test_options_become_a_request(asked: list[CompressRequest]) -> None:
