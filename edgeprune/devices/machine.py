@@ -14,7 +14,7 @@ _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 def describe() -> dict[str, Any]:
     """What decides speed and stays: processor, its features, cores, clock rules, affinity."""
     cpu = _cpu_info()
-    flags = " ".join(cpu_flags())
+    flags = " ".join(_flags(cpu))
     return {
         "machine": platform.machine(),
         "system": platform.system(),
@@ -33,8 +33,7 @@ def describe() -> dict[str, Any]:
 
 def cpu_flags() -> list[str]:
     """What the processor can do, as the system calls it, sorted."""
-    cpu = _cpu_info()
-    return sorted(cpu.get("flags", cpu.get("Features", "")).split())
+    return _flags(_cpu_info())
 
 
 def state() -> dict[str, Any]:
@@ -57,6 +56,10 @@ def _cpu_info() -> dict[str, str]:
         key, _, value = line.partition(":")
         fields[key.strip()] = value.strip()
     return fields
+
+
+def _flags(cpu: dict[str, str]) -> list[str]:
+    return sorted(cpu.get("flags", cpu.get("Features", "")).split())
 
 
 def _steal_ticks() -> int | None:

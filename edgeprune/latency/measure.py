@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,16 @@ class Measurement:
     def drifted_rounds(self) -> int:
         """Rounds around which the reference work was more than 5% off."""
         return sum(round_.drifted for round_ in self.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in terms of JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Measurement":
+        """The measurement that `to_json` wrote."""
+        rounds = [Round(**round_) for round_ in record["rounds"]]
+        return cls(tuple(record["names"]), rounds, record["state"])
 
 
 def save_inputs(inputs: Sequence[npt.NDArray[Any]], path: Path) -> Path:

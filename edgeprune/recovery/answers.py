@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx
 
 from edgeprune.atomic import atomic_path
+from edgeprune.graph.weights import add_tensor
 from edgeprune.recovery.data import Batch
 
 _MOST_BYTES = 1 << 30
@@ -100,6 +101,5 @@ def _key(name: str, window: Sequence[Batch]) -> str:
     digest = hashlib.sha256(name.encode())
     for batch in window:
         for tensor in batch:
-            digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+            add_tensor(digest, "", tensor)
     return digest.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from edgeprune.errors import TaskError
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.weights import save_weights, state_key
 from edgeprune.latency.measure import Measurement
-from edgeprune.latency.stopwatch import Round
 from edgeprune.plan import Plan, save_plan
 from edgeprune.report.app_program import write_app_program
 from edgeprune.report.card import write_card
@@ -79,7 +78,7 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
             save_weights(member.module, made / "weights.safetensors")
             examples = subject.network.captured.example_inputs
             export_onnx(member.module, examples, made / "model.onnx")
-            artifact = run.runtime.convert(made / "model.onnx", made / f"model{run.runtime.suffix}")
+            artifact = run.runtime.convert(made / "model.onnx", made / run.artifact_name)
             bar.advance(note="quality")
             value = quality(run, subject, artifact)
             bar.advance(note="fidelity")
@@ -145,21 +144,15 @@ def confirm(
         },
     )
     if stage.done:
-        return measurement_from(stage.result)
+        return Measurement.from_json(stage.result)
     seconds = how.confirm_s * (1 + len(artifacts))
     measurement = time_against_dense(run, subject, artifacts, seconds, how.processes)
     if not all(meets(goal, measurement) for goal in members):
         longer = time_against_dense(run, subject, artifacts, 2 * seconds, how.processes)
         measurement = measurement.joined(longer)
     if all(meets(goal, measurement) for goal in members):
-        stage.finish(asdict(measurement))
+        stage.finish(measurement.to_json())
     return measurement
-
-
-def measurement_from(record: Mapping[str, Any]) -> Measurement:
-    """The measurement that ``dataclasses.asdict`` made JSON of."""
-    rounds = [Round(**round_) for round_ in record["rounds"]]
-    return Measurement(**{**record, "names": tuple(record["names"]), "rounds": rounds})
 
 
 def meets(goal: Goal, measurement: Measurement) -> bool:

@@ -55,7 +55,7 @@ def make_baselines(run: Run, subject: Subject) -> Baselines:
             onnx = made / "model.onnx"
             captured = subject.network.captured
             export_onnx(captured.module, captured.example_inputs, onnx)
-            artifact = run.runtime.convert(onnx, made / f"model{run.runtime.suffix}")
+            artifact = run.runtime.convert(onnx, made / run.artifact_name)
             bar.advance(note="quality")
             dense = _judged(run, subject, artifact)
             bar.advance(note="int8")
@@ -97,7 +97,7 @@ def _int8(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         artifact = run.runtime.quantise_int8(
-            onnx, folder / f"model{run.runtime.suffix}", [as_arrays(sample) for sample in samples]
+            onnx, folder / run.artifact_name, [as_arrays(sample) for sample in samples]
         )
         return _judged(run, subject, artifact), ""
     except EdgepruneError as error:

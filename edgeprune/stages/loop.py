@@ -77,13 +77,8 @@ class Loop:
         return self._planned_again(closed, trial)
 
     def _planned_again(self, closed: Closed, trial: Trial) -> Closed:
-        self._corrections -= 1
-        try:
-            return self._settle(self._corrected(trial, closed.allocated.levels))
-        except InfeasibleTarget as error:
-            # A finished family is reported with its miss, not thrown away.
-            console.warning(f"{error}; keeping the plan that missed")
-            return closed
+        corrected = self._corrected(trial, closed.allocated.levels)
+        return closed if corrected is None else self._settle(corrected)
 
     def _settle(self, allocated: Allocated) -> Closed:
         """Time a plan and its corrections until one is met and hardly faster than it has to be."""
@@ -102,13 +97,8 @@ class Loop:
             close_enough = trial.median > (1 - 2 * self.recipe.tolerance) * quiet_limit
             if (met and close_enough) or not self._corrections:
                 break
-            self._corrections -= 1
-            try:
-                corrected = self._corrected(trial, allocated.levels)
-            except InfeasibleTarget as error:
-                console.warning(f"{error}; keeping the best plan so far")
-                break
-            if corrected.levels == allocated.levels:
+            corrected = self._corrected(trial, allocated.levels)
+            if corrected is None or corrected.levels == allocated.levels:
                 break
             allocated = corrected
         final = best or allocated
@@ -147,25 +137,34 @@ class Loop:
             )
         return self.latency.sum_budget(max(AIM * wanted / bias, fastest))
 
-    def _corrected(self, trial: Trial, levels: Levels) -> Allocated:
-        """The best plan under the budget that a trial calls for, knowing all that was evaluated."""
+    def _corrected(self, trial: Trial, levels: Levels) -> Allocated | None:
+        """The best plan under the budget that a trial calls for, knowing all that was evaluated.
+
+        None where no plan is that fast: what was found so far is reported with its miss then, not
+        thrown away.
+        """
+        self._corrections -= 1
         _, planned_ms = self.problem.evaluate(levels)
         if trial.meets(self.goal):
             self._met_ms = max(self._met_ms, planned_ms)
         else:
             self._missed_ms = min(self._missed_ms, planned_ms)
-        budget = self._budget(self._bias(trial, levels))
-        if self._met_ms < self._missed_ms:
-            # Trials disagree by some percent, and would have the plan jump to and fro.
-            budget = max(self._met_ms, min(budget, _UNDER_MISSED * self._missed_ms))
-        return allocate(
-            self.problem,
-            budget,
-            self.recipe,
-            self.log,
-            evaluations=_CORRECTION_EVALUATIONS,
-            known=self._known_within(budget),
-        )
+        try:
+            budget = self._budget(self._bias(trial, levels))
+            if self._met_ms < self._missed_ms:
+                # Trials disagree by some percent, and would have the plan jump to and fro.
+                budget = max(self._met_ms, min(budget, _UNDER_MISSED * self._missed_ms))
+            return allocate(
+                self.problem,
+                budget,
+                self.recipe,
+                self.log,
+                evaluations=_CORRECTION_EVALUATIONS,
+                known=self._known_within(budget),
+            )
+        except InfeasibleTarget as error:
+            console.warning(f"{error}; keeping the best plan so far")
+            return None
 
     def _known_within(self, budget_ms: float) -> list[tuple[Levels, float]]:
         """The plans evaluated so far that fit a budget, with their joint losses."""

@@ -36,6 +36,11 @@ class Run:
         """The run folder."""
         return self.workspace.folder
 
+    @property
+    def artifact_name(self) -> str:
+        """What an artifact is called in its folder."""
+        return f"model{self.runtime.suffix}"
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:

@@ -111,7 +111,7 @@ class Trials:
         if self._kept:
             # What follows a plan that was not come to again would stand in the way for ever.
             self._kept.clear()
-            self._write()
+            atomic_write_text(self._file, "".join(map(_line, self.taken)))
         return self._add(self._undisturbed(plan, levels, probe))
 
     def of_final(self, levels: Levels, measurement: Measurement, name: str) -> Trial:
@@ -136,9 +136,6 @@ class Trials:
             file.write(_line(trial))
         self.taken.append(trial)
         return trial
-
-    def _write(self) -> None:
-        atomic_write_text(self._file, "".join(map(_line, self.taken)))
 
     def _undisturbed(self, plan: str, levels: Levels, probe: bool) -> Trial:
         """The trial in which the dense model was fastest, of a few where the machine is busy."""
@@ -195,7 +192,7 @@ class Trials:
         keep = {name: units.tolist() for name, units in kept.items()}
         with console.progress(f"{self.goal}: building the planned shapes"):
             export_onnx(network.shrink(keep), network.captured.example_inputs, onnx)
-            return self.run.runtime.convert(onnx, onnx.with_suffix(self.run.runtime.suffix))
+            return self.run.runtime.convert(onnx, folder / self.run.artifact_name)
 
 
 def time_against_dense(
@@ -206,7 +203,7 @@ def time_against_dense(
         return time_interleaved(
             run.device,
             run.target,
-            {"dense": run.folder / "dense" / f"model{run.runtime.suffix}", **artifacts},
+            {"dense": run.folder / "dense" / run.artifact_name, **artifacts},
             subject.inputs,
             seconds=seconds,
             processes=processes,
