@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 60.0
+_LEAST_SHARE = 0.005
 _FORMATTED = re.compile(r"-?\d+(\.\d+)?[x%]?")
 
 
@@ -127,7 +128,8 @@ class Progress:
 
     def _share(self) -> str:
         elapsed = time.monotonic() - self.started
-        if not self.total or self.done <= 0:
+        # What hardly began says nothing of how long it takes.
+        if not self.total or self.done < _LEAST_SHARE * self.total:
             return f"running for {duration(elapsed)}"
         left = elapsed * max(self.total - self.done, 0.0) / self.done
         return f"{self.done / self.total:.0%}, about {duration(left)} left"

@@ -50,6 +50,17 @@ def test_a_pipe_gets_a_line_a_minute_with_the_time_left(
     assert lines[-1] == "training: done in 3 min 20 s" and len(lines) == 5
 
 
+def test_what_hardly_began_is_given_no_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("training", 1200.0) as bar:
+        now[0] = 90.0
+        bar.update(1e-5)
+    assert capsys.readouterr().err.splitlines()[1] == "training: running for 1 min 30 s"
+
+
 def test_a_pipe_gets_the_note_of_the_start_at_once_and_only_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
