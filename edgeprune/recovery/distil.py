@@ -41,6 +41,8 @@ _DIVERGED = 4.0
 _LEAST_GAIN = 1e-3
 # The last stretch may be slower than planned; beyond this share of the time it is cut short.
 _PATIENCE_S_SHARE = 1.03
+# The end is planned anew at every evaluation, and where that lets wait for this share of the time.
+_PLANNED_S_SHARE = 0.08
 _SHOW_EVERY_S = 1.0
 # oneDNN makes a kernel for every shape and forgets all but 1,024; sentences of fifty lengths need
 # some thousands, and making them takes longer than running them. Read at oneDNN's first use.
@@ -255,6 +257,8 @@ class _Run:
                 state.stopped = "stopped: out of time" if late and share < 1.0 else "finished"
             elif self._recipe.patience and state.stale >= self._recipe.patience:
                 state.stopped = f"stopped early: no gain in {state.stale} evaluations"
+        elif state.elapsed_s - state.planned_s > _PLANNED_S_SHARE * self._budget_s:
+            self._plan(state)
         if state.setbacks > _MOST_SETBACKS:
             state.stopped = "stopped: it keeps diverging; lower recovery.learning_rate"
 

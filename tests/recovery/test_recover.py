@@ -157,6 +157,23 @@ def test_minutes_bound_the_time(tmp_path: Path) -> None:
     assert "learning rate" in told[0][1]
 
 
+def test_a_machine_that_turns_slow_still_ends_at_a_low_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock by its readings: first a hundredth of a second each, then a second.
+    readings = [0]
+
+    def clock() -> float:
+        readings[0] += 1
+        return 0.01 * readings[0] if readings[0] < 800 else 8.0 + (readings[0] - 800)
+
+    monkeypatch.setattr("edgeprune.recovery.distil.time.monotonic", clock)
+    recovered = run("mlp", tmp_path, steps=0, minutes=1.0)
+    last = recovered.history[-1]
+    assert last["share"] == 1.0 and "finished" in recovered.notes
+    assert last["minutes"] < 1.03
+
+
 def test_the_module_is_handed_back_ready_for_export(tmp_path: Path) -> None:
     student, _, batches = small_networks.cnn()
     names = list(student.state_dict())
