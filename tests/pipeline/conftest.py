@@ -59,7 +59,7 @@ def measurements_only(source: Path, folder: Path) -> None:
     shutil.copy(source / "run.json", folder)
     for stage in (source / "stages").iterdir():
         copy = folder / "stages" / stage.name
-        if stage.name.startswith("latency-"):
+        if stage.name.startswith(("latency-", "confirm-")):
             shutil.copytree(stage, copy)
         elif stage.name.startswith("loop-"):
             copy.mkdir(parents=True)
