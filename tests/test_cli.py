@@ -334,7 +334,13 @@ def program(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edgeprune.cli.app", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell that started the tests in the background had them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
