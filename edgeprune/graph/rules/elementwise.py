@@ -52,6 +52,8 @@ def label_binary(c: "Coupling", node: Node) -> Any:
     if weight is not None:
         return weight
     operands = [c.labels(a) for a in node.args if isinstance(a, Node) and _is_tensor(a)]
+    if not operands:
+        return None  # numbers, which dynamic shapes are computed from
     result = operands[0]
     for operand in operands[1:]:
         shape = tuple(torch.broadcast_shapes(result.shape, operand.shape))  # type: ignore[no-untyped-call]
