@@ -36,11 +36,17 @@ def test_a_pipe_gets_a_line_at_the_start_and_the_end(capsys: pytest.CaptureFixtu
     assert captured.out == ""
 
 
-def test_a_pipe_gets_a_line_a_minute_with_the_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock that stages are timed by; it stands still until it is set."""
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_pipe_gets_a_line_a_minute_with_the_time_left(
+    capsys: pytest.CaptureFixture[str], now: list[float]
+) -> None:
     with console.progress("training", 100) as bar:
         for _ in range(100):
             now[0] += 2.0
@@ -51,10 +57,8 @@ def test_a_pipe_gets_a_line_a_minute_with_the_time_left(
 
 
 def test_what_hardly_began_is_given_no_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     with console.progress("training", 1200.0) as bar:
         now[0] = 90.0
         bar.update(1e-5)
