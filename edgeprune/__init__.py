@@ -10,6 +10,7 @@ _LAZY: dict[str, str] = {
     "compress": "edgeprune.api",
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
+    "openvino_extension": "edgeprune.kernels.extension",
 }
 
 

@@ -58,7 +58,7 @@ class Check:
 def check_all() -> list[Check]:
     """All checks; a check that fails unexpectedly is itself a finding."""
     checks: list[Check] = []
-    for group in (_python, _libraries, _processor, _compiler, _targets, _folders):
+    for group in (_python, _libraries, _processor, _kernels, _targets, _folders):
         checks += _guarded(group)
     return checks
 
@@ -110,14 +110,43 @@ def _processor() -> Iterator[Check]:
     )
 
 
-def _compiler() -> Iterator[Check]:
-    found = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    yield Check(
-        "c++ compiler",
-        "ok" if found else "warn",
-        found or "none; only needed to build kernels from source",
-        "",
-    )
+def _kernels() -> Iterator[Check]:
+    from edgeprune.kernels import compilation
+
+    found = compilation.compiler()
+    yield Check("c++ compiler", "ok" if found else "warn", found or "none; it builds the kernels")
+    yield _kernels_check()
+    if _installed("openvino"):
+        yield _operator_check()
+
+
+def _kernels_check() -> Check:
+    from edgeprune.kernels import instruction_sets
+    from edgeprune.kernels.library import REMEDY
+
+    try:
+        return Check("sparse kernels", "ok", " ".join(instruction_sets()))
+    except EdgepruneError as error:
+        return Check("sparse kernels", "missing", str(error).split(";")[0], REMEDY)
+
+
+def _operator_check() -> Check:
+    """Whether OpenVINO takes the operator; nothing is compiled for the answer."""
+    from edgeprune.kernels.extension import existing_extension
+
+    name = "sparse operator for openvino"
+    path = existing_extension()
+    if path is None:
+        found = "not built for this version; it is compiled when it is first used"
+        return Check(name, "warn", found)
+    try:
+        import openvino
+
+        openvino.Core().add_extension(str(path))
+    except RuntimeError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return Check(name, "missing", lines[-1], f"delete {path}; it is compiled again")
+    return Check(name, "ok", str(path))
 
 
 def _targets() -> Iterator[Check]:

@@ -14,6 +14,7 @@ ABOVE_ALL = {"cli", "pipeline", "report", "stages", "doctor"}
 # Part -> what its files must never import.
 FORBIDDEN = {
     "graph": {"runtimes", "devices", *STAGES, *ABOVE_ALL},
+    "kernels": {"graph", "runtimes", "devices", "tasks", *STAGES, *ABOVE_ALL},
     "runtimes": {"graph", "devices", *STAGES, *ABOVE_ALL},
     "devices": {"graph", *STAGES, *ABOVE_ALL},
     "latency": {"compression", "recovery", "search", *ABOVE_ALL},

@@ -34,20 +34,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("setuptools") is None:
         pytest.skip("needs setuptools")
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    return built_wheel(source, tmp_path_factory.mktemp("wheel"))
+
+
+def built_wheel(source: Path, out: Path, **environment: str) -> Path:
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPO / name, source)
+    compiled = shutil.ignore_patterns("__pycache__", "*.so", "*.a")
     for name in ("edgeprune", *SHIPPED):
-        shutil.copytree(REPO / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    out = tmp_path_factory.mktemp("wheel")
+        shutil.copytree(REPO / name, source / name, ignore=compiled)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*command, "--no-build-isolation", "-w", str(out), str(source)], check=True)
+    subprocess.run(
+        [*command, "--no-build-isolation", "-w", str(out), str(source)],
+        check=True,
+        env={**os.environ, **environment},
+    )
     return next(out.glob("edgeprune-*.whl"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the wheel's contents and nothing else of edgeprune."""
-    folder = tmp_path_factory.mktemp("installed")
+    return installed_wheel(wheel, tmp_path_factory.mktemp("installed"))
+
+
+def installed_wheel(wheel: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, "--target", str(folder), str(wheel)], check=True)
     return folder
@@ -76,7 +87,12 @@ def test_the_wheel_holds_every_source_and_data_file(wheel: Path) -> None:
         for path in (REPO / kind).glob(pattern)
     }
     assert "edgeprune/data/targets/x86.yaml" in data
-    assert sources | data | {"edgeprune/py.typed"} <= names
+    native = {
+        path.relative_to(REPO).as_posix()
+        for path in (REPO / "edgeprune" / "kernels" / "native").iterdir()
+    }
+    assert len(native) > 10
+    assert sources | data | native | {"edgeprune/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests", "tools"))]
 
 
@@ -94,6 +110,51 @@ def test_it_runs_from_another_folder_and_finds_its_data(installed: Path, tmp_pat
         "print(load_recipe('default').criterion, *built_in_tasks())"
     )
     assert "second_order digits" in from_wheel(installed, tmp_path, "-c", code).stdout
+
+
+def test_the_wheel_brings_kernels_and_the_operator(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import numpy, edgeprune; from edgeprune.kernels import pack; "
+        "print(pack(numpy.eye(4, dtype='f')).multiply(numpy.ones((1, 4), 'f')).tolist()); "
+        "import openvino; openvino.Core().add_extension(str(edgeprune.openvino_extension())); "
+        "print(edgeprune.openvino_extension())"
+    )
+    done = from_wheel(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    product, operator = done.stdout.splitlines()
+    assert product == "[[1.0, 1.0, 1.0, 1.0]]" and operator.startswith(str(installed))
+
+
+def test_for_another_openvino_the_operator_is_compiled_once(
+    installed: Path, tmp_path: Path
+) -> None:
+    """As if OpenVINO had been installed after edgeprune."""
+    folder = tmp_path / "installed"
+    shutil.copytree(installed, folder)
+    for path in (folder / "edgeprune" / "kernels").glob("libedgeprune_openvino_*.so"):
+        path.unlink()
+    code = (
+        "import edgeprune, openvino; path = edgeprune.openvino_extension(); "
+        "openvino.Core().add_extension(str(path)); print(path)"
+    )
+    first = from_wheel(folder, tmp_path, "-c", code)
+    assert "compiling the sparse operator" in first.stderr
+    assert first.stdout.startswith(str(tmp_path / "edgeprune" / "kernels"))
+    again = from_wheel(folder, tmp_path, "-c", code)
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+def test_without_a_compiler_it_installs_and_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    wheel = built_wheel(tmp_path / "source", tmp_path / "out", CXX="no-such-compiler")
+    folder = installed_wheel(wheel, tmp_path / "installed")
+    doctor = from_wheel(folder, tmp_path, "-m", "edgeprune.cli.app", "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(doctor.stdout)}
+    assert checks["sparse kernels"]["state"] == "missing"
+    assert "C++ compiler" in checks["sparse kernels"]["fix"]
+    code = "from edgeprune.kernels import instruction_sets; instruction_sets()"
+    refused = from_wheel(folder, tmp_path, "-c", code)
+    assert "the sparse kernels were not built" in refused.stderr
 
 
 def test_the_program_is_installed(installed: Path, tmp_path: Path) -> None:

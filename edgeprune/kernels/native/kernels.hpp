@@ -1,0 +1,68 @@
+// What an instruction set brings, found at run time.
+#pragma once
+
+#include "format.hpp"
+
+namespace edgeprune {
+
+enum class Activation : uint32_t { none = 0, relu = 1, gelu = 2, silu = 3 };
+
+// Activations, row-major.
+struct Input {
+  const void* data;
+  uint32_t rows;
+  uint32_t inputs;
+  uint64_t stride;  // elements from row to row
+};
+
+// Consecutive rows of activations, transposed to [input][row] and zero-padded to `width` rows.
+struct Panel {
+  void* data;
+  uint32_t width;
+  uint32_t first_row;
+  uint32_t rows;
+};
+
+// What is known of each row of activations, filled in while it is packed.
+struct RowFacts {
+  // int8: byte = clamp(rint(x / scale) + zero_point, 0, 255).
+  float* scale;
+  int32_t zero_point;
+  bool dynamic;   // each row's scale is found from its largest value
+  float* poison;  // NaN where the row holds a NaN or an infinity, else 0
+};
+
+struct Output {
+  float* data;
+  uint64_t stride;
+  const float* bias;  // may be null
+  Activation activation;
+};
+
+struct Kernels {
+  const char* name;
+  uint32_t panel_widths[3];  // descending; zero where there are fewer
+
+  // Whether a weight should bring tiles.
+  bool (*wants_tiles)(const Weights&);
+  // Whether so many rows of activations are multiplied in panels, or row by row.
+  bool (*by_panels)(const Weights&, uint32_t rows);
+  // Activations of the slots [begin, end) of a panel, in the layout that the weight's kernel reads.
+  void (*pack_panel)(const Weights&, const Input&, const RowFacts&, const Panel&, uint32_t begin,
+                     uint32_t end);
+  // Outputs of the groups [begin, end), for the rows of one panel.
+  void (*multiply_panel)(const Weights&, const Panel&, const RowFacts&, const Output&,
+                         uint32_t begin, uint32_t end);
+  // For wide blocks: the rows [begin, end), as floats or bytes, at a stride that does not alias.
+  void (*pack_rows)(Precision, const Input&, const RowFacts&, void* packed, uint64_t stride,
+                    uint32_t begin, uint32_t end);
+  void (*multiply_rows)(const Weights&, const Input& packed, const RowFacts&, const Output&,
+                        uint32_t begin, uint32_t end);
+  // Arithmetic on registers alone, for benchmarks; returns how many operations it took.
+  uint64_t (*run_peak)(Precision, uint64_t steps);
+};
+
+// The best instruction set of this processor, and all that it has, best first; null-terminated.
+const Kernels* const* available_kernels();
+
+}  // namespace edgeprune

@@ -1,0 +1,178 @@
+// Activations as the kernels want them: transposed panels, or rows at a stride that does not alias;
+// in the weight's precision; with a note of what no byte can say.
+#pragma once
+
+#include "dot.hpp"
+#include "kernels.hpp"
+
+namespace edgeprune::EDGEPRUNE_ISA {
+
+constexpr float kRounding = 12582912.0f;  // added to a small float, its last bits are the integer
+constexpr int32_t kRoundingBits = 0x4B400000;
+constexpr uint32_t kChunk = 256;  // inputs converted at once, so that they stay in the first cache
+
+EDGEPRUNE_INLINE Vector<uint16_t, kBytes / 2> as_bfloat16(Floats values) {
+  const Words bits = (Words)values;  // to nearest, ties to even
+  return __builtin_convertvector((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16,
+                                 Vector<uint16_t, kBytes / 2>);
+}
+
+EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, float inverse_scale,
+                                                      int32_t zero_point) {
+  const Floats low = Floats{} - static_cast<float>(zero_point), high = low + 255.0f;
+  Floats scaled = values * inverse_scale;
+  scaled = scaled > low ? scaled : low;  // takes a NaN, too
+  scaled = scaled < high ? scaled : high;
+  const Ints rounded = (Ints)(scaled + kRounding) + (zero_point - kRoundingBits);
+  return __builtin_convertvector(rounded, Vector<uint8_t, kBytes / 4>);
+}
+
+// What a row needs before it is packed: whether it is poisoned, and its scale where that is found
+// from the row itself. Sizes of floats compare like the integers of their bits, and those of a NaN
+// or an infinity are the greatest.
+EDGEPRUNE_INLINE void scan_row(const float* row, uint32_t inputs, bool scaled,
+                               const RowFacts& facts, uint32_t m) {
+  constexpr int32_t kSizeBits = 0x7FFFFFFF, kInfinity = 0x7F800000;
+  Ints largest[2] = {};
+  uint32_t k = 0;
+  for (; k + 2 * kLanes <= inputs; k += 2 * kLanes)
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const Ints size = load<Ints>(row + k + i * kLanes) & kSizeBits;
+      largest[i] = size > largest[i] ? size : largest[i];
+    }
+  int32_t greatest = largest_lane(largest[0] > largest[1] ? largest[0] : largest[1]);
+  for (; k < inputs; ++k) {
+    int32_t size;
+    std::memcpy(&size, row + k, sizeof size);
+    size &= kSizeBits;
+    greatest = size > greatest ? size : greatest;
+  }
+  facts.poison[m] = greatest >= kInfinity ? __builtin_nanf("") : 0.0f;
+  if (!scaled || !facts.dynamic) return;
+  float size;
+  std::memcpy(&size, &greatest, sizeof size);
+  facts.scale[m] = greatest > 0 && greatest < kInfinity ? size / 127.0f : 1.0f;
+}
+
+template <Precision P>
+EDGEPRUNE_INLINE void convert_vector(Floats values, float inverse_scale, int32_t zero_point,
+                                     uint8_t* to) {
+  if constexpr (P == Precision::f32)
+    store(to, values);
+  else if constexpr (P == Precision::bf16)
+    store(to, as_bfloat16(values));
+  else
+    store(to, as_bytes(values, inverse_scale, zero_point));
+}
+
+// A row in the precision of its weight. Writes up to a whole vector of inputs: zeros behind the
+// last one.
+template <Precision P>
+EDGEPRUNE_INLINE void convert_row(const float* row, uint32_t inputs, float inverse_scale,
+                                  int32_t zero_point, uint8_t* to) {
+  constexpr int kElement = Dot<P, 16>::kElement;
+  uint32_t k = 0;
+  for (; k + kLanes <= inputs; k += kLanes)
+    convert_vector<P>(load<Floats>(row + k), inverse_scale, zero_point, to + k * kElement);
+  if (k == inputs) return;
+  Floats rest{};
+  std::memcpy(&rest, row + k, (inputs - k) * sizeof(float));
+  convert_vector<P>(rest, inverse_scale, zero_point, to + k * kElement);
+}
+
+// How a panel holds a row's inputs: each in a row of its own, or four bytes side by side in a word.
+enum class Layout { planes, words };
+
+// Four words of each row, of as many inputs as they hold, into a panel's rows.
+template <Precision P, int Width>
+EDGEPRUNE_INLINE void store_planes(const Words (&columns)[4], uint32_t inputs, uint8_t* to) {
+  constexpr int kElement = Dot<P, Width>::kElement, kPerWord = 4 / kElement;
+  constexpr int kRowBytes = Width * kElement;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    Words planes = columns[j];
+    if constexpr (P == Precision::bf16) planes = half_planes(planes);
+    if constexpr (P == Precision::int8) planes = byte_planes(planes);
+    const auto* plane = reinterpret_cast<const uint8_t*>(&planes);
+#pragma GCC unroll 4
+    for (int i = 0; i < kPerWord; ++i)
+      if (static_cast<uint32_t>(j * kPerWord + i) < inputs)
+        std::memcpy(to + (j * kPerWord + i) * kRowBytes, plane + i * kBytes / kPerWord,
+                    kBytes / kPerWord);
+  }
+}
+
+template <int Width>
+EDGEPRUNE_INLINE void store_words(const Words (&columns)[4], uint32_t inputs, uint8_t* to) {
+#pragma GCC unroll 4
+  for (uint32_t j = 0; j < 4; ++j)
+    if (4 * j < inputs) store(to + j * Width * 4, columns[j]);
+}
+
+// Rows behind the last one repeat it: their slots are computed and never stored.
+template <Precision P, int Width, Layout L>
+void pack_panel(const Input& input, const RowFacts& facts, const Panel& panel, uint32_t begin,
+                uint32_t end) {
+  using D = Dot<P, Width>;
+  constexpr uint32_t kInputsAtOnce = 16 / D::kElement;
+  const auto* x = static_cast<const float*>(input.data) + panel.first_row * input.stride;
+  for (uint32_t slot = begin; slot < end; slot += kLanes) {
+    const float* rows[kLanes];
+    float inverse[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const uint32_t m = L == Layout::words ? slot + i : D::row_of(slot + i);
+      const uint32_t last = panel.rows - 1;
+      rows[i] = x + (m < last ? m : last) * input.stride;
+      scan_row(rows[i], input.inputs, P == Precision::int8, facts, panel.first_row + m);
+      inverse[i] = P == Precision::int8 ? 1.0f / facts.scale[panel.first_row + m] : 1.0f;
+    }
+    alignas(64) uint8_t converted[kLanes][kChunk * D::kElement];
+    for (uint32_t from = 0; from < input.inputs; from += kChunk) {
+      const uint32_t inputs = input.inputs - from < kChunk ? input.inputs - from : kChunk;
+      for (int i = 0; i < kLanes; ++i)
+        convert_row<P>(rows[i] + from, inputs, inverse[i], facts.zero_point, converted[i]);
+      for (uint32_t k = 0; k < inputs; k += kInputsAtOnce) {
+        const uint8_t* at[kLanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) at[i] = converted[i] + k * D::kElement;
+        Words columns[4];
+        transpose(at, columns);
+        uint8_t* row = static_cast<uint8_t*>(panel.data) + uint64_t{from + k} * Width * D::kElement;
+        if constexpr (L == Layout::words)
+          store_words<Width>(columns, inputs - k, row + slot * 4);
+        else
+          store_planes<P, Width>(columns, inputs - k, row + slot * D::kElement);
+      }
+    }
+  }
+}
+
+// Rows for wide blocks: floats, rounded to bfloat16 where the weight is, or bytes.
+template <Precision P>
+void pack_rows(const Input& input, const RowFacts& facts, void* packed, uint64_t stride,
+               uint32_t begin, uint32_t end) {
+  const auto* x = static_cast<const float*>(input.data);
+  for (uint32_t m = begin; m < end; ++m) {
+    const float* row = x + m * input.stride;
+    scan_row(row, input.inputs, P == Precision::int8, facts, m);
+    if constexpr (P == Precision::int8) {
+      convert_row<P>(row, input.inputs, 1.0f / facts.scale[m], facts.zero_point,
+                     static_cast<uint8_t*>(packed) + m * stride);
+    } else {
+      auto* to = static_cast<float*>(packed) + m * stride;
+      for (uint32_t k = 0; k < input.inputs; k += kLanes) {
+        Floats values{};
+        if (k + kLanes <= input.inputs)
+          values = load<Floats>(row + k);
+        else
+          std::memcpy(&values, row + k, (input.inputs - k) * sizeof(float));
+        if constexpr (P == Precision::bf16)
+          values = (Floats)(__builtin_convertvector(as_bfloat16(values), Words) << 16);
+        store(to + k, values);
+      }
+    }
+  }
+}
+
+}  // namespace edgeprune::EDGEPRUNE_ISA

@@ -1,0 +1,30 @@
+// A packed weight, checked, in the form that an instruction set wants.
+#pragma once
+
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace edgeprune {
+
+// Words of a tile in one direction: of one output, and outputs.
+constexpr uint32_t kTileWords = 16;
+
+class Prepared {
+ public:
+  // The packed weight has to stay where it is. Returns what is wrong with it, or nullptr.
+  // Throws std::bad_alloc.
+  const char* open(const void* data, size_t bytes, const Kernels& kernels);
+
+  const Weights& weights() const { return weights_; }
+  const Kernels& kernels() const { return *kernels_; }
+
+ private:
+  void make_tiles();
+
+  Weights weights_{};
+  const Kernels* kernels_ = nullptr;
+  std::vector<uint32_t> tile_begin_, tile_index_, tile_values_;
+};
+
+}  // namespace edgeprune
