@@ -1,0 +1,91 @@
+"""Puts packed weights into an ONNX file, in place of the nodes that computed the dense layers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.errors import InputError
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, SparseLinear, sparse_linear_node
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A layer of the graph, with what follows it, as one sparse node.
+
+    Attributes:
+        scopes: Graph nodes that it replaces: the layer, and the activation behind it.
+        layer: What takes their place.
+    """
+
+    scopes: tuple[str, ...]
+    layer: SparseLinear
+
+
+def put_sparse_layers(model: "onnx.ModelProto", replacements: Iterable[Replacement]) -> None:
+    """Replace layers of a model, whose ONNX nodes are named ``/<graph node>/<Op>``, in place.
+
+    Raises:
+        InputError: Nodes of a scope are missing, or read or make more than one tensor.
+    """
+    from onnx import helper
+
+    for replacement in replacements:
+        _replace(model.graph, replacement)
+    _drop_unused(model.graph)
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+
+
+def _replace(graph: "onnx.GraphProto", replacement: Replacement) -> None:
+    name = replacement.scopes[0]
+    inside = [node for node in graph.node if _scope(node) in replacement.scopes]
+    if {_scope(node) for node in inside} != set(replacement.scopes):
+        raise InputError(f"the ONNX graph has no nodes of layer {name}: export it again")
+    constants = _constants(graph)
+    made = {output for node in inside for output in node.output}
+    read = {x for node in inside for x in node.input if x} - made - constants.keys()
+    outside = [node for node in graph.node if _scope(node) not in replacement.scopes]
+    used = {x for node in outside for x in node.input} | {x.name for x in graph.output}
+    if len(read) != 1 or len(made & used) != 1:
+        raise InputError(
+            f"layer {name} reads {len(read)} tensors and makes {len(made & used)} in the ONNX "
+            "graph; a sparse layer reads one and makes one"
+        )
+    node, weights = sparse_linear_node(
+        replacement.layer, f"/{name}/SparseLinear", read.pop(), (made & used).pop()
+    )
+    place = next(i for i, found in enumerate(graph.node) if found.name == inside[-1].name)
+    graph.node.insert(place, node)
+    graph.initializer.extend(weights)
+    for dead in inside:
+        graph.node.remove(dead)
+
+
+def _scope(node: "onnx.NodeProto") -> str:
+    """The graph node that an ONNX node came from."""
+    parts = node.name.split("/")
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _constants(graph: "onnx.GraphProto") -> Mapping[str, object]:
+    """What does not depend on the inputs: initializers and the outputs of Constant nodes."""
+    found: dict[str, object] = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.input and all(x in found for x in node.input)):
+            found.update((output, node) for output in node.output)
+    return found
+
+
+def _drop_unused(graph: "onnx.GraphProto") -> None:
+    """Nodes and initializers that only the replaced layers needed."""
+    used = {x.name for x in graph.output}
+    for node in reversed(list(graph.node)):
+        if used.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            used.update(node.input)
+    for tensor in [found for found in graph.initializer if found.name not in used]:
+        graph.initializer.remove(tensor)
