@@ -1,0 +1,154 @@
+"""How fast are the sparse products beside OpenVINO's dense ones?
+
+Each product runs as a model of its own in OpenVINO, dense in float32, bfloat16 and int8 (by NNCF)
+and sparse, in turn; and the kernel once more without OpenVINO, against the arithmetic that the
+processor shows on registers. Weights are random.
+
+    python tools/bench_kernels.py
+    python tools/bench_kernels.py --shapes 128x384x1536 --blocks 4x1 --sparsities 0.8 0.9
+    python tools/bench_kernels.py --shapes 1x768x3072 --cold --json kernels.json
+"""
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from interleave import medians_us
+from openvino_models import Floats, dense_model, opened, quantised, sparse_model
+from rows import add_json_option, show_rows
+
+from edgeprune.console import progress
+from edgeprune.kernels import BLOCKS, PackedWeight, instruction_sets, pack
+from edgeprune.kernels.library import library
+from edgeprune.kernels.onnx_node import SparseLinear
+from edgeprune.kernels.packing import PRECISIONS
+
+SHAPES = ("128x384x1536", "128x768x3072", "128x1536x384", "16x384x1536", "1x768x3072")
+SPARSITIES = (0.0, 0.1, 0.5, 0.7, 0.8, 0.9, 0.95)
+# Above the second cache of anything edgeprune knows, so that weights are not in it.
+COLD_BYTES = 64 << 20
+
+
+def peak_gops(precision: str) -> float:
+    """Billions of multiplications and additions a second on registers, at best of five."""
+    steps, best = 2_000_000, 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        operations = library().edgeprune_peak(b"", PRECISIONS.index(precision), steps)
+        best = max(best, operations / (time.perf_counter() - start))
+    return best / 1e9
+
+
+def random_weight(outputs: int, inputs: int, block: tuple[int, int], sparsity: float) -> Floats:
+    """With exactly that share of each output's blocks zero."""
+    rng = np.random.default_rng(0)
+    rows, depth = block
+    places = rng.random((outputs // rows, inputs // depth)).argsort(axis=1)
+    alive = places >= round(sparsity * (inputs // depth))
+    mask = np.repeat(np.repeat(alive, rows, 0), depth, 1)
+    return np.asarray(rng.standard_normal((outputs, inputs)) * mask / 20, np.float32)
+
+
+class Bench:
+    """One shape: its dense models are made once."""
+
+    def __init__(self, shape: str, threads: int, folder: Path) -> None:
+        self.rows, self.inputs, self.outputs = map(int, shape.split("x"))
+        self.threads, self.folder = threads, folder
+        rng = np.random.default_rng(1)
+        self.x = rng.standard_normal((self.rows, self.inputs)).astype(np.float32)
+        self.bias = rng.standard_normal(self.outputs).astype(np.float32)
+        weight = random_weight(self.outputs, self.inputs, (1, 1), 0.0)
+        path = dense_model(self.rows, weight, self.bias, folder / f"{shape}.onnx")
+        int8 = quantised(path, [(self.x,)])
+        self.dense: dict[str, Callable[[], None]] = {
+            "f32": opened(path, self.x, threads, "f32"),
+            "bf16": opened(path, self.x, threads, "bf16"),
+            "int8": opened(int8, self.x, threads, None),
+        }
+
+    def sparse(self, packed: PackedWeight, static: bool) -> dict[str, Callable[[], Any]]:
+        """The product inside OpenVINO, and by itself."""
+        scale = float(np.abs(self.x).max() / 127) if static and packed.precision == "int8" else 0.0
+        layer = SparseLinear(packed, self.bias, scale=scale)
+        path = sparse_model(self.rows, layer, self.folder / "sparse.onnx")
+        out = np.empty((self.rows, self.outputs), np.float32)
+        return {
+            "op": opened(path, self.x, self.threads, "f32"),
+            "kernel": lambda: packed.multiply(self.x, self.bias, scale=scale or None, out=out),
+        }
+
+
+def measure(
+    bench: Bench, packed: PackedWeight, static: bool, rounds: int, cold: bool
+) -> dict[str, float]:
+    """Medians of dense and sparse in microseconds, side by side."""
+    other = np.zeros(COLD_BYTES // 8)
+    calls = {**bench.dense, **bench.sparse(packed, static)}
+    return medians_us(calls, rounds, other.sum if cold else None)
+
+
+def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row a shape, precision, block and sparsity."""
+    peaks = {precision: peak_gops(precision) for precision in PRECISIONS}
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in options.shapes:
+            bench = Bench(shape, options.threads, Path(folder))
+            kinds = [
+                (precision, block)
+                for precision in options.precisions
+                for block in BLOCKS[precision]
+                if "x".join(map(str, block)) in options.blocks
+            ]
+            for (precision, block), sparsity in itertools.product(kinds, options.sparsities):
+                weight = random_weight(bench.outputs, bench.inputs, block, sparsity)
+                packed = pack(weight, block, precision)
+                us = measure(bench, packed, options.static, options.rounds, options.cold)
+                operations = 2 * bench.rows * np.count_nonzero(weight)
+                yield {
+                    "m": bench.rows,
+                    "k": bench.inputs,
+                    "n": bench.outputs,
+                    "block": "x".join(map(str, block)),
+                    "sparsity": sparsity,
+                    "precision": precision,
+                    "isa": instruction_sets()[0],
+                    "threads": options.threads,
+                    "us": round(us["op"], 1),
+                    "kernel_us": round(us["kernel"], 1),
+                    "dense_us": round(us[precision], 1),
+                    "peak_fraction": round(operations / us["kernel"] / 1e3 / peaks[precision], 3),
+                    "ratio_same_precision": round(us[precision] / us["op"], 2),
+                    "ratio_best_dense": round(min(us[p] for p in PRECISIONS) / us["op"], 2),
+                }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="MxKxN")
+    known = sorted({"x".join(map(str, b)) for blocks in BLOCKS.values() for b in blocks})
+    parser.add_argument("--blocks", nargs="+", default=known, choices=known)
+    parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--static", action="store_true", help="int8: one scale for all rows")
+    parser.add_argument("--cold", action="store_true", help="empty the caches before each call")
+    add_json_option(parser)
+    options = parser.parse_args()
+    rows = []
+    with progress("products") as bar:
+        for row in all_rows(options):
+            rows.append(row)
+            bar.advance()
+    show_rows(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
