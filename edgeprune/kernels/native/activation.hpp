@@ -24,27 +24,32 @@ EDGEPRUNE_INLINE Floats exp_negative(Floats x) {
   return (Floats)((Words)power + exponent);
 }
 
-// The error function of z by Abramowitz and Stegun, 7.1.26: |error| <= 1.5e-7.
-EDGEPRUNE_INLINE Floats erf(Floats z) {
-  const Floats size = (Floats)((Words)z & 0x7FFFFFFFu);
-  const Floats t = 1.0f / (1.0f + 0.3275911f * size);
-  Floats sum = Floats{} + 1.061405429f;
-  sum = sum * t - 1.453152027f;
-  sum = sum * t + 1.421413741f;
-  sum = sum * t - 0.284496736f;
-  sum = sum * t + 0.254829592f;
-  const Floats value = 1.0f - sum * t * exp_negative(-size * size);
-  return (Floats)((Words)value | ((Words)z & 0x80000000u));
-}
-
 EDGEPRUNE_INLINE Floats relu(Floats x) { return x < 0.0f ? Floats{} : x; }  // keeps a NaN
 
-EDGEPRUNE_INLINE Floats gelu(Floats x) { return 0.5f * x * (1.0f + erf(0.70710678f * x)); }
+// max(x, 0) less what the normal distribution has behind |x|, times |x|. Half the error function is
+// an odd rational function there, fitted by least squares; the absolute error is below 1e-6.
+EDGEPRUNE_INLINE Floats gelu(Floats x) {
+  constexpr float kUpper[] = {2.4732039e-8f, 6.4078313e-6f, 1.568512e-4f,
+                              4.608583e-3f,  3.254352e-2f,  3.9894226e-1f};
+  constexpr float kLower[] = {1.2588908e-6f, 7.049283e-5f, 1.8171441e-3f,
+                              2.79261e-2f,   2.4824086e-1f, 1.0f};
+  constexpr float kEnd = 5.2f;  // behind it nothing is left
+  const Floats size = (Floats)((Words)x & 0x7FFFFFFFu);
+  const Floats bounded = size > kEnd ? Floats{} + kEnd : size;
+  const Floats square = bounded * bounded;
+  Floats upper = Floats{} + kUpper[0], lower = Floats{} + kLower[0];
+#pragma GCC unroll 5
+  for (int i = 1; i < 6; ++i) {
+    upper = upper * square + kUpper[i];
+    lower = lower * square + kLower[i];
+  }
+  return relu(x) - bounded * (0.5f - bounded * upper * reciprocal(lower));
+}
 
 EDGEPRUNE_INLINE Floats silu(Floats x) {
   // 1 / (1 + e**-x), from the side on which the power is small.
   const Floats power = exp_negative(-(Floats)((Words)x & 0x7FFFFFFFu));
-  const Floats large = 1.0f / (1.0f + power);
+  const Floats large = reciprocal(1.0f + power);
   return x * (x < 0.0f ? power * large : large);
 }
 
