@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from interleave import medians_us
-from openvino_models import opened, quantised
+from interleave import medians_us, wall_us
+from openvino_models import Opened, quantised
 from quantised_onnx import write_quantised
 from rows import add_json_option, show_rows
 from sparse_encoder import (
@@ -80,9 +80,9 @@ def all_rows(options: argparse.Namespace, size: str, folder: Path) -> Iterator[d
     dense_onnx(dense, x, path)
     int8 = quantised(path, [(array,)])
     calls: dict[Key, Callable[[], object]] = {
-        ("openvino", "f32", "-", 0.0): opened(path, array, 1, "f32"),
-        ("openvino", "default", "-", 0.0): opened(path, array, 1, None),
-        ("openvino", "int8", "-", 0.0): opened(int8, array, 1, None),
+        ("openvino", "f32", "-", 0.0): Opened(path, array, 1, "f32"),
+        ("openvino", "default", "-", 0.0): Opened(path, array, 1, None),
+        ("openvino", "int8", "-", 0.0): Opened(int8, array, 1, None),
     }
     for sparsity, (precision, block) in itertools.product(options.sparsities, KINDS):
         name = "x".join(map(str, block))
@@ -91,10 +91,10 @@ def all_rows(options: argparse.Namespace, size: str, folder: Path) -> Iterator[d
         graph = dense_onnx(network, x, masked)
         made = sparse_onnx(masked, graph, network, (precision, block), folder / "sparse.onnx")
         hint = "f32" if precision == "f32" else None
-        calls["edgeprune", precision, name, sparsity] = opened(made, array, 1, hint)
+        calls["edgeprune", precision, name, sparsity] = Opened(made, array, 1, hint)
     if options.torch:
         calls.update(torch_calls(options, size, x))
-    named = {"/".join(map(str, key)): call for key, call in calls.items()}
+    named = {"/".join(map(str, key)): wall_us(call) for key, call in calls.items()}
     with torch.no_grad():
         us = medians_us(named, options.rounds)
     for key in calls:

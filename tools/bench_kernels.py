@@ -2,7 +2,9 @@
 
 Each product runs as a model of its own in OpenVINO, dense in float32, bfloat16 and int8 (by NNCF)
 and sparse, in turn; and the kernel once more without OpenVINO, against the arithmetic that the
-processor shows on registers. Weights are random.
+processor shows on registers. Weights are random. `us` and the ratios are of the time inside the
+model's nodes: a model of one layer copies its input and output besides, which `call_us` contains
+and a layer of a network does not pay.
 
     python tools/bench_kernels.py
     python tools/bench_kernels.py --shapes 128x384x1536 --blocks 4x1 --sparsities 0.8 0.9
@@ -13,13 +15,13 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleave import medians_us
-from openvino_models import Floats, dense_model, opened, quantised, sparse_model
+from interleave import Timed, medians_us, wall_us
+from openvino_models import Floats, Opened, dense_model, quantised, sparse_model
 from rows import add_json_option, show_rows
 
 from edgeprune.console import progress
@@ -66,21 +68,24 @@ class Bench:
         weight = random_weight(self.outputs, self.inputs, (1, 1), 0.0)
         path = dense_model(self.rows, weight, self.bias, folder / f"{shape}.onnx")
         int8 = quantised(path, [(self.x,)])
-        self.dense: dict[str, Callable[[], None]] = {
-            "f32": opened(path, self.x, threads, "f32"),
-            "bf16": opened(path, self.x, threads, "bf16"),
-            "int8": opened(int8, self.x, threads, None),
+        self.dense: dict[str, Timed] = {
+            "f32": Opened(path, self.x, threads, "f32").nodes_us,
+            "bf16": Opened(path, self.x, threads, "bf16").nodes_us,
+            "int8": Opened(int8, self.x, threads, None).nodes_us,
         }
 
-    def sparse(self, packed: PackedWeight, static: bool) -> dict[str, Callable[[], Any]]:
-        """The product inside OpenVINO, and by itself."""
+    def sparse(self, packed: PackedWeight, static: bool) -> dict[str, Timed]:
+        """The product inside OpenVINO, the whole model, and the kernel by itself."""
         scale = float(np.abs(self.x).max() / 127) if static and packed.precision == "int8" else 0.0
         layer = SparseLinear(packed, self.bias, scale=scale)
         path = sparse_model(self.rows, layer, self.folder / "sparse.onnx")
         out = np.empty((self.rows, self.outputs), np.float32)
         return {
-            "op": opened(path, self.x, self.threads, "f32"),
-            "kernel": lambda: packed.multiply(self.x, self.bias, scale=scale or None, out=out),
+            "op": Opened(path, self.x, self.threads, "f32").nodes_us,
+            "call": wall_us(Opened(path, self.x, self.threads, "f32")),
+            "kernel": wall_us(
+                lambda: packed.multiply(self.x, self.bias, scale=scale or None, out=out)
+            ),
         }
 
 
@@ -121,6 +126,7 @@ def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "threads": options.threads,
                     "us": round(us["op"], 1),
                     "kernel_us": round(us["kernel"], 1),
+                    "call_us": round(us["call"], 1),
                     "dense_us": round(us[precision], 1),
                     "peak_fraction": round(operations / us["kernel"] / 1e3 / peaks[precision], 3),
                     "ratio_same_precision": round(us[precision] / us["op"], 2),

@@ -6,11 +6,24 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+# Runs something that often, and says how many microseconds one run took on average.
+Timed = Callable[[int], float]
+
+
+def wall_us(call: Callable[[], object]) -> Timed:
+    """A call, timed by the clock."""
+
+    def timed(repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return 1e6 * (time.perf_counter() - start) / repeats
+
+    return timed
+
 
 def medians_us(
-    calls: Mapping[str, Callable[[], object]],
-    rounds: int,
-    before: Callable[[], object] | None = None,
+    calls: Mapping[str, Timed], rounds: int, before: Callable[[], object] | None = None
 ) -> dict[str, float]:
     """Median time of each call in microseconds.
 
@@ -23,21 +36,14 @@ def medians_us(
     for _ in range(rounds):
         for name in random.sample(list(calls), len(calls)):
             if before is None:
-                calls[name]()
-                samples[name].append(_mean_us(calls[name], repeats[name]))
+                calls[name](1)
+                samples[name].append(calls[name](repeats[name]))
             else:
                 before()
-                samples[name].append(_mean_us(calls[name], 1))
+                samples[name].append(calls[name](1))
     return {name: float(np.median(values)) for name, values in samples.items()}
 
 
-def _mean_us(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return 1e6 * (time.perf_counter() - start) / repeats
-
-
-def _repeats(call: Callable[[], object]) -> int:
-    call()
-    return max(1, int(1000 / max(_mean_us(call, 3), 1.0)))
+def _repeats(call: Timed) -> int:
+    call(1)
+    return max(1, int(1000 / max(call(3), 1.0)))
