@@ -25,9 +25,8 @@ from openvino_models import Floats, Opened, dense_model, quantised, sparse_model
 from rows import add_json_option, show_rows
 
 from edgeprune.console import progress
-from edgeprune.kernels import BLOCKS, PackedWeight, instruction_sets, pack
+from edgeprune.kernels import BLOCKS, PackedWeight, SparseLinear, instruction_sets, pack
 from edgeprune.kernels.library import library
-from edgeprune.kernels.onnx_node import SparseLinear
 from edgeprune.kernels.packing import PRECISIONS
 
 SHAPES = ("128x384x1536", "128x768x3072", "128x1536x384", "16x384x1536", "1x768x3072")

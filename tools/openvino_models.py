@@ -9,7 +9,8 @@ import openvino as ov
 from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 
 from edgeprune import openvino_extension
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, SparseLinear, sparse_linear_node
+from edgeprune.kernels import SparseLinear
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
 from edgeprune.runtimes.openvino import OpenvinoRuntime
 
 Floats = npt.NDArray[np.float32]

@@ -9,8 +9,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.graph.capture import capture
 from edgeprune.graph.onnx_export import export_onnx
-from edgeprune.kernels import pack
-from edgeprune.kernels.onnx_node import SparseLinear
+from edgeprune.kernels import SparseLinear, pack
 from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
 
 SEQUENCE = 128

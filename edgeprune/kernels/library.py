@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,18 @@ REMEDY = "install edgeprune again where a C++ compiler is found (g++ 11 or later
 
 _MOST_ISAS = 16
 _pointer, _length, _text = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p
+
+
+class ProductLayer(ctypes.Structure):
+    """One layer of a product, as ``c_api.cpp`` reads it."""
+
+    _fields_: ClassVar = [
+        ("weight", _pointer),
+        ("bias", _pointer),
+        ("activation", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+        ("zero_point", ctypes.c_int32),
+    ]
 
 
 def folder() -> Path:
@@ -46,8 +59,8 @@ def library() -> ctypes.CDLL:
     loaded.edgeprune_close.argtypes = [_pointer]
     loaded.edgeprune_multiply.restype = _text
     loaded.edgeprune_multiply.argtypes = [
-        *(_pointer, _pointer, ctypes.c_uint32, _length, _pointer, _pointer, _length),
-        *(ctypes.c_uint32, ctypes.c_float, ctypes.c_int32, ctypes.c_int),
+        *(ctypes.POINTER(ProductLayer), ctypes.c_uint32),
+        *(_pointer, ctypes.c_uint32, _pointer, ctypes.c_int),
     ]
     loaded.edgeprune_peak.restype = ctypes.c_uint64
     loaded.edgeprune_peak.argtypes = [_text, ctypes.c_uint32, ctypes.c_uint64]

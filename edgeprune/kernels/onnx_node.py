@@ -1,36 +1,16 @@
 """A packed weight as a node of an ONNX graph, in the domain of edgeprune's OpenVINO operator."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.kernels.packed import Floats, PackedWeight
+from edgeprune.kernels.layers import SparseLinear
 
 if TYPE_CHECKING:
     import onnx
 
 DOMAIN = "edgeprune"
 DOMAIN_VERSION = 1
-
-
-@dataclass(frozen=True)
-class SparseLinear:
-    """What ``activation(x W^T + bias)`` runs with.
-
-    Attributes:
-        weight: Packed.
-        bias: Shape (outputs,); zeros where there is none.
-        activation: ``none``, ``relu``, ``gelu`` or ``silu``.
-        scale: Of int8 activations; 0 where every row finds its own.
-        zero_point: The byte that stands for zero, with a given scale.
-    """
-
-    weight: PackedWeight
-    bias: Floats
-    activation: str = "none"
-    scale: float = 0.0
-    zero_point: int = 128
 
 
 def sparse_linear_node(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import InputError
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, SparseLinear, sparse_linear_node
+from edgeprune.kernels.layers import SparseLinear
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
 
 if TYPE_CHECKING:
     import onnx

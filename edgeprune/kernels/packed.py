@@ -46,7 +46,7 @@ class PackedWeight:
         """
         self.data = _aligned(data)
         self._handles: dict[str, int] = {}
-        self._handle("")
+        self.handle()
         end = _FIELDS_AT + 4 * len(HEADER_FIELDS)
         fields = dict(zip(HEADER_FIELDS, self.data[_FIELDS_AT:end].view(np.uint32).tolist()))
         self.precision: Precision = PRECISIONS[fields["precision"]]
@@ -87,43 +87,25 @@ class PackedWeight:
         Raises:
             InputError: Shapes do not fit, or the processor lacks the instruction set.
         """
-        rows = self._rows(x)
-        if activation not in library.ACTIVATIONS:
-            names = ", ".join(library.ACTIVATIONS)
-            raise InputError(f"activation '{activation}' is unknown; use one of {names}")
+        from edgeprune.kernels.layers import SparseLinear, multiply_layers
+
         if scale is not None and not scale > 0:
             raise InputError(f"scale is {scale}; it has to be above 0")
-        addend = None if bias is None else np.ascontiguousarray(bias, np.float32)
-        if addend is not None and addend.shape != (self.outputs,):
-            raise InputError(f"bias has shape {addend.shape}, not ({self.outputs},)")
-        shape = (*np.shape(x)[:-1], self.outputs)
-        result = np.empty(shape, np.float32) if out is None else out
-        if result.shape != shape or result.dtype != np.float32 or not result.flags.c_contiguous:
-            raise InputError(f"out has to be a contiguous float32 array of shape {shape}")
-        problem = library.library().edgeprune_multiply(
-            self._handle(isa or ""),
-            *(rows.ctypes.data, len(rows), self.inputs),
-            None if addend is None else addend.ctypes.data,
-            *(result.ctypes.data, self.outputs, library.ACTIVATIONS[activation]),
-            *(scale or 0.0, zero_point, parts),
-        )
-        if problem:
-            raise InputError(f"the product cannot be computed: {problem.decode()}")
-        return result
+        addend = np.zeros(self.outputs, np.float32) if bias is None else np.asarray(bias)
+        layer = SparseLinear(self, addend, activation, scale or 0.0, zero_point)
+        return multiply_layers([layer], x, isa=isa, parts=parts, out=out)
 
-    def _handle(self, isa: str) -> int:
-        """The weight as an instruction set wants it, made when it is first used."""
+    def handle(self, isa: str = "") -> int:
+        """The weight as an instruction set wants it (the best, if none is named) in C++.
+
+        Raises:
+            InputError: The processor lacks the instruction set.
+        """
         if isa not in self._handles:
             self._handles[isa] = library.opened(self.data, isa)
             # The finalizer keeps the bytes alive as long as the handle that points into them.
             weakref.finalize(self, _close, self._handles[isa], self.data)
         return self._handles[isa]
-
-    def _rows(self, x: Matrix) -> Floats:
-        values = np.asarray(x, np.float32)
-        if values.ndim < 1 or values.shape[-1] != self.inputs:
-            raise InputError(f"x has shape {values.shape}, the weight takes {self.inputs} columns")
-        return np.ascontiguousarray(values.reshape(-1, self.inputs))
 
     def save(self, path: Path | str) -> None:
         """Write the packed form, whole or not at all."""

@@ -14,8 +14,7 @@ import edgeprune
 from edgeprune.errors import InputError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.onnx_export import export_onnx
-from edgeprune.kernels import pack
-from edgeprune.kernels.onnx_node import SparseLinear
+from edgeprune.kernels import SparseLinear, pack
 from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
 
 

@@ -15,8 +15,8 @@ from kernel_reference import block_sparse
 from onnx import TensorProto, helper
 
 import edgeprune
-from edgeprune.kernels import BLOCKS, pack
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, SparseLinear, sparse_linear_node
+from edgeprune.kernels import BLOCKS, SparseLinear, pack
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
 
 INPUTS, HIDDEN, OUTPUTS = 40, 96, 32
 KINDS = [

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "multiply.hpp"
 #include "prepared.hpp"
@@ -47,18 +48,28 @@ EDGEPRUNE_EXPORT const char* edgeprune_open(const void* packed, uint64_t bytes, 
 
 EDGEPRUNE_EXPORT void edgeprune_close(edgeprune::Prepared* weight) { delete weight; }
 
-// y = activation(x W^T + bias), float32 and row-major, on the calling thread, in `parts`.
-EDGEPRUNE_EXPORT const char* edgeprune_multiply(const edgeprune::Prepared* weight, const float* x,
-                                                uint32_t rows, uint64_t x_stride,
-                                                const float* bias, float* y, uint64_t y_stride,
-                                                uint32_t activation, float scale,
-                                                int32_t zero_point, int parts) {
-  const edgeprune::Call call{&weight->kernels(), static_cast<edgeprune::Activation>(activation),
-                             scale, zero_point};
-  const edgeprune::Weights& w = weight->weights();
+// One layer of a product; as Python fills it in.
+struct ProductLayer {
+  const edgeprune::Prepared* weight;
+  const float* bias;
+  uint32_t activation;
+  float scale;
+  int32_t zero_point;
+};
+
+// Layer after layer, float32 and row-major, on the calling thread, in `parts`.
+EDGEPRUNE_EXPORT const char* edgeprune_multiply(const ProductLayer* layers, uint32_t count,
+                                                const float* x, uint32_t rows, float* y,
+                                                int parts) {
   try {
-    edgeprune::multiply(w, call, {x, rows, w.inputs, x_stride}, bias, y, y_stride,
-                        {parts, one_after_the_other});
+    std::vector<edgeprune::Layer> chain;
+    for (const ProductLayer* at = layers; at != layers + count; ++at)
+      chain.push_back({at->weight->weights(), at->bias,
+                       static_cast<edgeprune::Activation>(at->activation), at->scale,
+                       at->zero_point});
+    const uint32_t inputs = chain.front().weights.inputs, outputs = chain.back().weights.outputs;
+    edgeprune::multiply(chain.data(), count, layers->weight->kernels(), {x, rows, inputs, inputs},
+                        y, outputs, {parts, one_after_the_other});
   } catch (const std::bad_alloc&) {
     return "memory is exhausted";
   }

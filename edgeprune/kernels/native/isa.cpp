@@ -52,14 +52,44 @@ void pack(const Weights& w, const Input& input, const RowFacts& facts, const Pan
   });
 }
 
+template <Precision P, int Width, class Finish>
+void multiply_with(const Weights& w, const Panel& panel, uint32_t begin, uint32_t end,
+                   const Finish& finish) {
+#if defined(__AMX_INT8__)
+  if constexpr (P != Precision::f32)
+    if (is_wide(w)) return multiply_by_tiles<P, Width>(w, panel, begin, end, finish);
+#endif
+  multiply_panel<P, Width>(w, panel, begin, end, finish);
+}
+
 void multiply(const Weights& w, const Panel& panel, const RowFacts& facts, const Output& out,
               uint32_t begin, uint32_t end) {
   for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
-#if defined(__AMX_INT8__)
+    multiply_with<P, Width>(
+        w, panel, begin, end, [&](uint32_t first, uint32_t last, const auto& sums) {
+          finish_tile<P, Width>(w, panel, facts, out, first, last, sums);
+        });
+  });
+}
+
+void multiply_to_floats(const Weights& w, const Panel& panel, const RowFacts& facts,
+                        const float* bias, Activation activation, float* floats, uint32_t begin,
+                        uint32_t end) {
+  for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
+    multiply_with<P, Width>(
+        w, panel, begin, end, [&](uint32_t first, uint32_t last, const auto& sums) {
+          finish_to_floats<P, Width>(w, panel, facts, bias, activation, floats, first, last, sums);
+        });
+  });
+}
+
+void pack_any_floats(const Weights& w, const float* floats, const RowFacts& facts,
+                     const Panel& panel) {
+  for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
+    if constexpr (P == Precision::int8)
+      if (is_wide(w)) return pack_floats<P, Width, Layout::words>(floats, w.inputs, facts, panel);
     if constexpr (P != Precision::f32)
-      if (is_wide(w)) return multiply_by_tiles<P, Width>(w, panel, facts, out, begin, end);
-#endif
-    multiply_panel<P, Width>(w, panel, facts, out, begin, end);
+      pack_floats<P, Width, Layout::planes>(floats, w.inputs, facts, panel);
   });
 }
 
@@ -99,6 +129,8 @@ const Kernels kernels = {
     by_panels,
     pack,
     multiply,
+    multiply_to_floats,
+    pack_any_floats,
     pack_any_rows,
     multiply_any_rows,
     run_any_peak,

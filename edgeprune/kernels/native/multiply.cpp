@@ -42,15 +42,6 @@ uint32_t group_at(const Weights& w, uint64_t cost, uint32_t step) {
   return std::min((low + step - 1) / step * step, w.groups);
 }
 
-struct Job {
-  const Weights& w;
-  const Call& call;
-  const Input& x;
-  RowFacts facts;
-  Output out;
-  const Parallel& parallel;
-};
-
 uint64_t panel_bytes(const Weights& w, uint32_t width) {
   const uint64_t inputs = (uint64_t{w.inputs} + w.depth - 1) / w.depth * w.depth;
   const uint32_t element = 4u >> static_cast<uint32_t>(w.precision);
@@ -65,91 +56,182 @@ uint32_t panel_width(const Kernels& kernels, uint32_t rows_left) {
   return width;
 }
 
-std::vector<Panel> cut_into_panels(const Job& job, Scratch& scratch) {
+struct Job {
+  const Kernels& kernels;
+  const Parallel& parallel;
+  uint32_t rows;
+};
+
+// Scales and poison of a layer's rows, with room for the last panel, which may be partly empty.
+RowFacts facts_of(const Layer& layer, uint32_t rows, Scratch& scratch) {
+  const uint64_t room = uint64_t{rows} + kWidestPanel;
+  auto* scale = reinterpret_cast<float*>(scratch.of(2 * room * sizeof(float)));
+  std::fill_n(scale, room, layer.static_scale);
+  const bool dynamic = layer.static_scale == 0.0f;
+  return {scale, dynamic ? 128 : layer.zero_point, dynamic, scale + room};
+}
+
+// The same panels of rows for every layer; where they lie is up to the layer.
+std::vector<Panel> cut_into_panels(const Job& job) {
   std::vector<Panel> panels;
-  uint64_t bytes = 0;
-  for (uint32_t row = 0; row < job.x.rows;) {
-    const uint32_t width = panel_width(*job.call.kernels, job.x.rows - row);
-    const uint32_t rows = std::min(job.x.rows - row, width);
-    panels.push_back({nullptr, width, row, rows});
-    bytes += panel_bytes(job.w, width);
-    row += rows;
-  }
-  uint8_t* data = scratch.of(bytes);
-  for (Panel& panel : panels) {
-    panel.data = data;
-    data += panel_bytes(job.w, panel.width);
+  for (uint32_t row = 0; row < job.rows;) {
+    const uint32_t width = panel_width(job.kernels, job.rows - row);
+    panels.push_back({nullptr, width, row, std::min(job.rows - row, width)});
+    row += panels.back().rows;
   }
   return panels;
 }
 
-void pack_panels(const Job& job, const std::vector<Panel>& panels) {
+void place_panels(const Weights& w, std::vector<Panel>& panels, Scratch& scratch) {
+  uint64_t bytes = 0;
+  for (const Panel& panel : panels) bytes += panel_bytes(w, panel.width);
+  uint8_t* data = scratch.of(bytes);
+  for (Panel& panel : panels) {
+    panel.data = data;
+    data += panel_bytes(w, panel.width);
+  }
+}
+
+void pack_panels(const Job& job, const Weights& w, const RowFacts& facts, const Input& x,
+                 const std::vector<Panel>& panels) {
   std::vector<std::pair<const Panel*, uint32_t>> units;
   for (const Panel& panel : panels)
     for (uint32_t slot = 0; slot < panel.width; slot += kSlots) units.emplace_back(&panel, slot);
   in_parallel(job.parallel, [&](int i, int n) {
     for (size_t u = units.size() * i / n; u < units.size() * (i + 1) / n; ++u) {
       const auto [panel, slot] = units[u];
-      job.call.kernels->pack_panel(job.w, job.x, job.facts, *panel, slot, slot + kSlots);
+      job.kernels.pack_panel(w, x, facts, *panel, slot, slot + kSlots);
     }
   });
 }
 
-// All groups of the first panel, then all of the second, and so on, cut where costs are equal.
-void multiply_by_panels(const Job& job, Scratch& scratch) {
-  const Weights& w = job.w;
-  const std::vector<Panel> panels = cut_into_panels(job, scratch);
-  pack_panels(job, panels);
-  const uint64_t cost = cost_before(w, w.groups), total = cost * panels.size();
+// Calls body(panel, begin, end): all groups of the first panel, then all of the second, and so on,
+// cut among threads where costs are equal.
+template <class Body>
+void over_groups(const Job& job, const Weights& w, size_t panels, const Body& body) {
+  const uint64_t cost = cost_before(w, w.groups), total = cost * panels;
   const uint32_t step = std::max(16 / w.rows, 1u);  // one thread stores a whole line of outputs
   in_parallel(job.parallel, [&](int i, int n) {
     const uint64_t from = total * i / n, to = total * (i + 1) / n;
-    for (uint64_t p = 0; p < panels.size(); ++p) {
+    for (uint64_t p = 0; p < panels; ++p) {
       const uint64_t before = p * cost;
       const uint32_t begin = from <= before ? 0 : group_at(w, from - before, step);
       const uint32_t end = to <= before ? 0 : group_at(w, to - before, step);
-      if (begin < end)
-        job.call.kernels->multiply_panel(w, panels[p], job.facts, job.out, begin, end);
+      if (begin < end) body(p, begin, end);
     }
   });
 }
 
-void multiply_by_rows(const Job& job, Scratch& scratch) {
-  const Weights& w = job.w;
-  const Kernels& kernels = *job.call.kernels;
+// What a layer makes, in the panels of the one that follows.
+void hand_over(const Job& job, const Layer& layer, const RowFacts& facts, const Layer& next,
+               const RowFacts& next_facts, std::vector<Panel>& panels, Scratch& made,
+               Scratch& packed) {
+  const Weights& w = layer.weights;
+  std::vector<float*> floats;
+  uint64_t room = 0;
+  for (const Panel& panel : panels) room += uint64_t{w.outputs} * panel.width;
+  auto* at = reinterpret_cast<float*>(made.of(room * sizeof(float)));
+  for (const Panel& panel : panels) {
+    floats.push_back(at);
+    at += uint64_t{w.outputs} * panel.width;
+  }
+  over_groups(job, w, panels.size(), [&](uint64_t p, uint32_t begin, uint32_t end) {
+    job.kernels.multiply_to_floats(w, panels[p], facts, layer.bias, layer.activation, floats[p],
+                                   begin, end);
+  });
+  const bool as_it_is = next.weights.precision == Precision::f32;
+  if (as_it_is) {
+    for (size_t p = 0; p < panels.size(); ++p) panels[p].data = floats[p];
+    std::copy_n(facts.poison, job.rows + kWidestPanel, next_facts.poison);
+    return;
+  }
+  place_panels(next.weights, panels, packed);
+  in_parallel(job.parallel, [&](int i, int n) {
+    for (size_t p = panels.size() * i / n; p < panels.size() * (i + 1) / n; ++p)
+      job.kernels.pack_floats(next.weights, floats[p], next_facts, panels[p]);
+  });
+}
+
+// What a thread keeps for each layer of a chain.
+struct LayerScratch {
+  Scratch facts, panels, floats;
+};
+
+void multiply_by_panels(const Layer* layers, uint32_t count, const Job& job, const Input& x,
+                        float* y, uint64_t y_stride, std::vector<LayerScratch>& scratch) {
+  std::vector<Panel> panels = cut_into_panels(job);
+  RowFacts facts = facts_of(layers[0], job.rows, scratch[0].facts);
+  place_panels(layers[0].weights, panels, scratch[0].panels);
+  pack_panels(job, layers[0].weights, facts, x, panels);
+  for (uint32_t i = 0; i + 1 < count; ++i) {
+    const RowFacts next = facts_of(layers[i + 1], job.rows, scratch[i + 1].facts);
+    hand_over(job, layers[i], facts, layers[i + 1], next, panels, scratch[i].floats,
+              scratch[i + 1].panels);
+    facts = next;
+  }
+  const Layer& last = layers[count - 1];
+  const Output out{y, y_stride, last.bias, last.activation};
+  over_groups(job, last.weights, panels.size(), [&](uint64_t p, uint32_t begin, uint32_t end) {
+    job.kernels.multiply_panel(last.weights, panels[p], facts, out, begin, end);
+  });
+}
+
+void multiply_by_rows(const Layer& layer, const Job& job, const Input& x, const Output& out,
+                      LayerScratch& scratch) {
+  const Weights& w = layer.weights;
+  const RowFacts facts = facts_of(layer, job.rows, scratch.facts);
   const uint64_t element = w.precision == Precision::int8 ? 1 : 4;
   // Room for a vector behind the last input, and rows that start in different lines.
   uint64_t stride = round_up((w.inputs + kSlots) * element);
   if (stride % kAliasingBytes == 0) stride += kCacheLine;
-  uint8_t* packed = scratch.of(stride * job.x.rows);
+  uint8_t* packed = scratch.panels.of(stride * x.rows);
   in_parallel(job.parallel, [&](int i, int n) {
-    kernels.pack_rows(w.precision, job.x, job.facts, packed, stride / element,
-                      uint64_t{job.x.rows} * i / n, uint64_t{job.x.rows} * (i + 1) / n);
+    job.kernels.pack_rows(w.precision, x, facts, packed, stride / element,
+                          uint64_t{x.rows} * i / n, uint64_t{x.rows} * (i + 1) / n);
   });
-  const Input rows{packed, job.x.rows, w.inputs, stride / element};
+  const Input rows{packed, x.rows, w.inputs, stride / element};
   const uint64_t cost = cost_before(w, w.groups);
   in_parallel(job.parallel, [&](int i, int n) {
     const uint32_t begin = group_at(w, cost * i / n, 1), end = group_at(w, cost * (i + 1) / n, 1);
-    if (begin < end) kernels.multiply_rows(w, rows, job.facts, job.out, begin, end);
+    if (begin < end) job.kernels.multiply_rows(w, rows, facts, out, begin, end);
   });
+}
+
+// Layer after layer, each by what suits it.
+void multiply_each(const Layer* layers, uint32_t count, const Job& job, Input x, float* y,
+                   uint64_t y_stride, std::vector<LayerScratch>& scratch) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const Layer& layer = layers[i];
+    const bool last = i + 1 == count;
+    const uint64_t stride = last ? y_stride : layer.weights.outputs;
+    auto* made = last ? y
+                      : reinterpret_cast<float*>(
+                            scratch[i].floats.of(job.rows * stride * sizeof(float)));
+    if (job.kernels.by_panels(layer.weights, job.rows)) {
+      multiply_by_panels(&layer, 1, job, x, made, stride, scratch);
+    } else {
+      const Output out{made, stride, layer.bias, layer.activation};
+      multiply_by_rows(layer, job, x, out, scratch[i]);
+    }
+    x = {made, job.rows, layer.weights.outputs, stride};
+  }
 }
 
 }  // namespace
 
-void multiply(const Weights& w, const Call& call, const Input& x, const float* bias, float* y,
+void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
               uint64_t y_stride, const Parallel& parallel) {
   if (x.rows == 0) return;
-  thread_local Scratch activations, of_rows;
-  const uint64_t rows = uint64_t{x.rows} + kWidestPanel;  // the last panel may be partly empty
-  auto* scale = reinterpret_cast<float*>(of_rows.of(2 * rows * sizeof(float)));
-  std::fill_n(scale, rows, call.static_scale);
-  const bool dynamic = call.static_scale == 0.0f;
-  const RowFacts facts{scale, dynamic ? 128 : call.zero_point, dynamic, scale + rows};
-  const Job job{w, call, x, facts, {y, y_stride, bias, call.activation}, parallel};
-  if (call.kernels->by_panels(w, x.rows))
-    multiply_by_panels(job, activations);
+  thread_local std::vector<LayerScratch> scratch;
+  if (scratch.size() < count) scratch.resize(count);
+  const Job job{kernels, parallel, x.rows};
+  const bool by_panels = std::all_of(layers, layers + count, [&](const Layer& layer) {
+    return kernels.by_panels(layer.weights, x.rows);
+  });
+  if (by_panels)
+    multiply_by_panels(layers, count, job, x, y, y_stride, scratch);
   else
-    multiply_by_rows(job, activations);
+    multiply_each(layers, count, job, x, y, y_stride, scratch);
 }
 
 }  // namespace edgeprune

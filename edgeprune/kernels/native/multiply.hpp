@@ -1,4 +1,4 @@
-// y = activation(x W^T + bias) with a packed W.
+// Layers with packed weights, applied to rows of activations.
 #pragma once
 
 #include "kernels.hpp"
@@ -12,16 +12,19 @@ struct Parallel {
   void (*run)(int threads, void (*body)(int, int, void*), void* state);
 };
 
-struct Call {
-  const Kernels* kernels;
+// activation(x W^T + bias).
+struct Layer {
+  const Weights& weights;
+  const float* bias;  // may be null
   Activation activation;
   float static_scale;  // int8: of activations; zero where each row finds its own
   int32_t zero_point;
 };
 
-// Threads share outputs by their nonzeros; the result does not depend on how many there are.
-// Throws std::bad_alloc.
-void multiply(const Weights& weights, const Call& call, const Input& x, const float* bias,
-              float* y, uint64_t y_stride, const Parallel& parallel);
+// One layer, or several of which each reads what the one before makes: between them activations stay
+// in panels. Threads share outputs by their nonzeros; the result does not depend on how many there
+// are. Throws std::bad_alloc.
+void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
+              uint64_t y_stride, const Parallel& parallel);
 
 }  // namespace edgeprune

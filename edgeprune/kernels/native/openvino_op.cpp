@@ -95,12 +95,12 @@ class SparseLinear : public ov::op::Op {
     const auto rows = static_cast<uint32_t>(inputs[0].get_size() / weights.inputs);
     shape.back() = weights.outputs;
     outputs[0].set_shape(shape);
-    const Call call{&prepared->kernels(), activation_named(m_activation), m_scale,
-                    static_cast<int32_t>(m_zero_point)};
+    const Layer layer{weights, inputs.size() > 2 ? inputs[2].data<float>() : nullptr,
+                      activation_named(m_activation), m_scale, static_cast<int32_t>(m_zero_point)};
     const Parallel parallel{parallel_get_max_threads(), run};
-    multiply(weights, call, {inputs[0].data<float>(), rows, weights.inputs, weights.inputs},
-             inputs.size() > 2 ? inputs[2].data<float>() : nullptr, outputs[0].data<float>(),
-             weights.outputs, parallel);
+    multiply(&layer, 1, prepared->kernels(),
+             {inputs[0].data<float>(), rows, weights.inputs, weights.inputs},
+             outputs[0].data<float>(), weights.outputs, parallel);
     return true;
   }
 

@@ -13,18 +13,16 @@ constexpr uint32_t kChunk = 256;  // inputs converted at once, so that they stay
 
 EDGEPRUNE_INLINE Vector<uint16_t, kBytes / 2> as_bfloat16(Floats values) {
   const Words bits = (Words)values;  // to nearest, ties to even
-  return __builtin_convertvector((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16,
-                                 Vector<uint16_t, kBytes / 2>);
+  return low_halves((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
-EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, float inverse_scale,
+EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, Floats inverse_scale,
                                                       int32_t zero_point) {
   const Floats low = Floats{} - static_cast<float>(zero_point), high = low + 255.0f;
   Floats scaled = values * inverse_scale;
   scaled = scaled > low ? scaled : low;  // takes a NaN, too
   scaled = scaled < high ? scaled : high;
-  const Ints rounded = (Ints)(scaled + kRounding) + (zero_point - kRoundingBits);
-  return __builtin_convertvector(rounded, Vector<uint8_t, kBytes / 4>);
+  return low_bytes((Words)((Ints)(scaled + kRounding) + (zero_point - kRoundingBits)));
 }
 
 // What a row needs before it is packed: whether it is poisoned, and its scale where that is found
@@ -56,7 +54,7 @@ EDGEPRUNE_INLINE void scan_row(const float* row, uint32_t inputs, bool scaled,
 }
 
 template <Precision P>
-EDGEPRUNE_INLINE void convert_vector(Floats values, float inverse_scale, int32_t zero_point,
+EDGEPRUNE_INLINE void convert_vector(Floats values, Floats inverse_scale, int32_t zero_point,
                                      uint8_t* to) {
   if constexpr (P == Precision::f32)
     store(to, values);
@@ -72,13 +70,14 @@ template <Precision P>
 EDGEPRUNE_INLINE void convert_row(const float* row, uint32_t inputs, float inverse_scale,
                                   int32_t zero_point, uint8_t* to) {
   constexpr int kElement = Dot<P, 16>::kElement;
+  const Floats inverse = Floats{} + inverse_scale;
   uint32_t k = 0;
   for (; k + kLanes <= inputs; k += kLanes)
-    convert_vector<P>(load<Floats>(row + k), inverse_scale, zero_point, to + k * kElement);
+    convert_vector<P>(load<Floats>(row + k), inverse, zero_point, to + k * kElement);
   if (k == inputs) return;
   Floats rest{};
   std::memcpy(&rest, row + k, (inputs - k) * sizeof(float));
-  convert_vector<P>(rest, inverse_scale, zero_point, to + k * kElement);
+  convert_vector<P>(rest, inverse, zero_point, to + k * kElement);
 }
 
 // How a panel holds a row's inputs: each in a row of its own, or four bytes side by side in a word.
@@ -145,6 +144,107 @@ void pack_panel(const Input& input, const RowFacts& facts, const Panel& panel, u
           store_planes<P, Width>(columns, inputs - k, row + slot * D::kElement);
       }
     }
+  }
+}
+
+// A row of floats of one input, in the precision and the order of a panel's planes.
+template <Precision P, int Width>
+EDGEPRUNE_INLINE void store_plane(const float* values, const float* inverse_scales,
+                                  int32_t zero_point, uint8_t* to) {
+  using D = Dot<P, Width>;
+  // Slots move in fours: as many elements, of one half of the row for bfloat16.
+  using Fours = std::conditional_t<P == Precision::int8, Vector<uint32_t, Width>,
+                                   Vector<uint64_t, Width>>;
+  constexpr int kParts = D::kElement, kPerPart = Width / kParts;
+  alignas(64) uint8_t natural[Width * D::kElement];
+#pragma GCC unroll 4
+  for (int slot = 0; slot < Width; slot += kLanes)
+    convert_vector<P>(load<Floats>(values + slot), load<Floats>(inverse_scales + slot), zero_point,
+                      natural + slot * D::kElement);
+  struct Pick {
+    static constexpr int at(int i) { return D::row_of(4 * i) / 4; }
+  };
+#pragma GCC unroll 2
+  for (int part = 0; part < kParts; ++part) {
+    const auto fours = load<Fours>(natural + part * kPerPart * D::kElement);
+    store(to + part * kPerPart * D::kElement, shuffle_by<Pick>(fours, fours));
+  }
+}
+
+// Four bytes of each slot, of four inputs, side by side.
+template <int Width>
+EDGEPRUNE_INLINE void store_word_row(const float* const (&inputs)[4], const float* inverse_scales,
+                                     int32_t zero_point, uint8_t* to) {
+  alignas(64) uint8_t natural[4][Width];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+    for (int slot = 0; slot < Width; slot += kLanes)
+      convert_vector<Precision::int8>(load<Floats>(inputs[i] + slot),
+                                      load<Floats>(inverse_scales + slot), zero_point,
+                                      natural[i] + slot);
+  using Bytes = Vector<uint8_t, 16>;
+  using Halves = Vector<uint16_t, 16>;
+#pragma GCC unroll 4
+  for (int slot = 0; slot < Width; slot += 16) {
+    Bytes x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) x[i] = load<Bytes>(natural[i] + slot);
+    const auto low01 = (Halves)interleave_lanes<false>(x[0], x[1]);
+    const auto low23 = (Halves)interleave_lanes<false>(x[2], x[3]);
+    const auto high01 = (Halves)interleave_lanes<true>(x[0], x[1]);
+    const auto high23 = (Halves)interleave_lanes<true>(x[2], x[3]);
+    store(to + slot * 4, interleave_lanes<false>(low01, low23));
+    store(to + slot * 4 + 16, interleave_lanes<true>(low01, low23));
+    store(to + slot * 4 + 32, interleave_lanes<false>(high01, high23));
+    store(to + slot * 4 + 48, interleave_lanes<true>(high01, high23));
+  }
+}
+
+// What each slot of floats [input][slot] needs before it is converted, as `scan_row` finds it.
+template <int Width>
+EDGEPRUNE_INLINE void scan_floats(const float* floats, uint32_t inputs, bool scaled,
+                                  const RowFacts& facts, uint32_t first_row) {
+  constexpr int kVectors = Width / kLanes;
+  const Ints infinity = Ints{} + 0x7F800000;
+  Ints greatest[kVectors] = {};
+  for (uint32_t k = 0; k < inputs; ++k)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const Ints size = load<Ints>(floats + uint64_t{k} * Width + v * kLanes) & 0x7FFFFFFF;
+      greatest[v] = size > greatest[v] ? size : greatest[v];
+    }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const Floats poison = greatest[v] >= infinity ? Floats{} + __builtin_nanf("") : Floats{};
+    store(facts.poison + first_row + v * kLanes, poison);
+    if (!scaled || !facts.dynamic) continue;
+    const Floats scale = (Floats)greatest[v] / 127.0f;
+    const auto usable = (greatest[v] > 0) & (greatest[v] < infinity);
+    store(facts.scale + first_row + v * kLanes, usable ? scale : Floats{} + 1.0f);
+  }
+}
+
+// Floats [input][slot] of the layer before as the panel of one that follows.
+template <Precision P, int Width, Layout L>
+void pack_floats(const float* floats, uint32_t inputs, const RowFacts& facts, const Panel& panel) {
+  scan_floats<Width>(floats, inputs, P == Precision::int8, facts, panel.first_row);
+  auto* to = static_cast<uint8_t*>(panel.data);
+  alignas(64) float inverse[Width] = {};
+  if constexpr (P == Precision::int8)
+    for (int slot = 0; slot < Width; ++slot) inverse[slot] = 1.0f / facts.scale[panel.first_row + slot];
+  if constexpr (L == Layout::words) {
+    for (uint32_t k = 0; k < inputs; k += 4) {
+      const float* rows[4];
+      // Behind the last input any value will do: its weights are zeros.
+      for (uint32_t i = 0; i < 4; ++i)
+        rows[i] = floats + uint64_t{k + i < inputs ? k + i : inputs - 1} * Width;
+      store_word_row<Width>(rows, inverse, facts.zero_point, to + uint64_t{k} * Width);
+    }
+  } else {
+    for (uint32_t k = 0; k < inputs; ++k)
+      store_plane<P, Width>(floats + uint64_t{k} * Width, inverse, facts.zero_point,
+                            to + uint64_t{k} * Width * Dot<P, Width>::kElement);
   }
 }
 

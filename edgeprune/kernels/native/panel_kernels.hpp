@@ -120,9 +120,41 @@ EDGEPRUNE_INLINE void finish_tile(const Weights& w, const Panel& panel, const Ro
   }
 }
 
-template <Precision P, int Width, int Rows>
-void multiply_groups(const Weights& w, const Panel& panel, const RowFacts& facts,
-                     const Output& out, uint32_t begin, uint32_t end) {
+// The same for a layer that follows: an output stays a row of as many floats as the panel has slots.
+template <Precision P, int Width>
+EDGEPRUNE_INLINE void finish_to_floats(const Weights& w, const Panel& panel, const RowFacts& facts,
+                                       const float* bias, Activation activation, float* floats,
+                                       uint32_t first, uint32_t last,
+                                       const uint32_t (&sums)[kTileOutputs][Width]) {
+  constexpr int kVectors = Width / kLanes;
+  const uint32_t outputs = last - first < kTileOutputs ? last - first : kTileOutputs;
+  const float* scales = facts.scale + panel.first_row;
+  const float* poison = facts.poison + panel.first_row;
+  for (uint32_t n = 0; n < outputs; ++n) {
+    Floats values[kVectors];
+    const float added = bias ? bias[first + n] : 0.0f;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      values[v] = load<Floats>(&sums[n][v * kLanes]);
+      if constexpr (P == Precision::int8) {
+        const auto zeros = static_cast<uint32_t>(facts.zero_point * w.weight_sum[first + n]);
+        const Ints exact = (Ints)(load<Words>(&sums[n][v * kLanes]) - zeros);
+        values[v] = __builtin_convertvector(exact, Floats) *
+                    (w.scale[first + n] * load<Floats>(scales + v * kLanes));
+      }
+      values[v] += added + load<Floats>(poison + v * kLanes);
+    }
+    activate(values, activation);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      store(floats + uint64_t{first + n} * Width + v * kLanes, values[v]);
+  }
+}
+
+// `finish(first, last, sums)` takes the sums of up to `kTileOutputs` outputs, while they are warm.
+template <Precision P, int Width, int Rows, class Finish>
+EDGEPRUNE_INLINE void multiply_groups(const Weights& w, const Panel& panel, uint32_t begin,
+                                      uint32_t end, const Finish& finish) {
   using D = Dot<P, Width>;
   constexpr int kAtOnce = Rows < kRowsAtOnce ? Rows : kRowsAtOnce;
   constexpr int kSums = kAtOnce * D::kVectors;
@@ -144,17 +176,17 @@ void multiply_groups(const Weights& w, const Panel& panel, const RowFacts& facts
             store(&tile[g * Rows + r + i][v * D::kVectorBytes / 4], sums[i][v]);
       }
     }
-    finish_tile<P, Width>(w, panel, facts, out, tile_begin * Rows, end * Rows, tile);
+    finish(tile_begin * Rows, end * Rows, tile);
   }
 }
 
-template <Precision P, int Width>
-void multiply_panel(const Weights& w, const Panel& panel, const RowFacts& facts,
-                    const Output& out, uint32_t begin, uint32_t end) {
+template <Precision P, int Width, class Finish>
+EDGEPRUNE_INLINE void multiply_panel(const Weights& w, const Panel& panel, uint32_t begin,
+                                     uint32_t end, const Finish& finish) {
   if (w.rows == 4)
-    multiply_groups<P, Width, 4>(w, panel, facts, out, begin, end);
+    multiply_groups<P, Width, 4>(w, panel, begin, end, finish);
   else
-    multiply_groups<P, Width, 1>(w, panel, facts, out, begin, end);
+    multiply_groups<P, Width, 1>(w, panel, begin, end, finish);
 }
 
 }  // namespace edgeprune::EDGEPRUNE_ISA

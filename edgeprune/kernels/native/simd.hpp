@@ -193,6 +193,16 @@ EDGEPRUNE_INLINE Words half_planes(Words words) {
   return (Words)shuffle_by<AcrossLanes>((Doubles)words, (Doubles)words);
 }
 
+// The low byte, or half, of every word. The compiler's own conversion sometimes goes word by word.
+EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> low_bytes(Words words) {
+  words = byte_planes(words);
+  return load<Vector<uint8_t, kBytes / 4>>(&words);
+}
+EDGEPRUNE_INLINE Vector<uint16_t, kBytes / 2> low_halves(Words words) {
+  words = half_planes(words);
+  return load<Vector<uint16_t, kBytes / 2>>(&words);
+}
+
 // sum + the products of the four unsigned and the four signed bytes of each lane, exactly.
 template <class Sum, class Word>
 EDGEPRUNE_INLINE Sum add_products(Sum sum, Word words, Word weights) {

@@ -138,9 +138,9 @@ EDGEPRUNE_INLINE void sum_tiles(const Weights& w, const uint8_t* panel, uint32_t
   store_tiles<Width>(sums);
 }
 
-template <Precision P, int Width>
-void multiply_by_tiles(const Weights& w, const Panel& panel, const RowFacts& facts,
-                       const Output& out, uint32_t begin, uint32_t end) {
+template <Precision P, int Width, class Finish>
+EDGEPRUNE_INLINE void multiply_by_tiles(const Weights& w, const Panel& panel, uint32_t begin,
+                                        uint32_t end, const Finish& finish) {
   constexpr uint32_t kGroups = kTileOutputs / kTileRows;
   const TileConfiguration configuration;
   const auto* data = static_cast<const uint8_t*>(panel.data);
@@ -148,7 +148,7 @@ void multiply_by_tiles(const Weights& w, const Panel& panel, const RowFacts& fac
   for (uint32_t first = begin; first < end; first += kGroups) {
     for (uint32_t g = 0; g < kGroups && first + g < end; ++g)
       sum_tiles<P, Width>(w, data, first + g, sums + g * kTileRows);
-    finish_tile<P, Width>(w, panel, facts, out, first * kTileRows, end * kTileRows, sums);
+    finish(first * kTileRows, end * kTileRows, sums);
   }
 }
 
