@@ -48,7 +48,10 @@ void pack(const Weights& w, const Input& input, const RowFacts& facts, const Pan
   for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
     if constexpr (P == Precision::int8)
       if (is_wide(w)) return pack_panel<P, Width, Layout::words>(input, facts, panel, begin, end);
-    pack_panel<P, Width, Layout::planes>(input, facts, panel, begin, end);
+    if constexpr (P == Precision::f32)
+      pack_float_panel<Width>(input, facts, panel, begin, end);
+    else
+      pack_panel<P, Width, Layout::planes>(input, facts, panel, begin, end);
   });
 }
 

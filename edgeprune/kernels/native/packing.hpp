@@ -25,28 +25,35 @@ EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, Floats inve
   return low_bytes((Words)((Ints)(scaled + kRounding) + (zero_point - kRoundingBits)));
 }
 
-// What a row needs before it is packed: whether it is poisoned, and its scale where that is found
-// from the row itself. Sizes of floats compare like the integers of their bits, and those of a NaN
-// or an infinity are the greatest.
+// Sizes of floats compare like the integers of their bits, and those of a NaN or an infinity are the
+// greatest: one maximum tells a row's scale, and whether the row is poisoned.
+constexpr int32_t kInfinity = 0x7F800000;
+
+EDGEPRUNE_INLINE Ints greater(Ints greatest, Floats values) {
+  const Ints size = (Ints)values & 0x7FFFFFFF;
+  return size > greatest ? size : greatest;
+}
+
+EDGEPRUNE_INLINE float poison_of(int32_t greatest) {
+  return greatest >= kInfinity ? __builtin_nanf("") : 0.0f;
+}
+
+// What a row needs before it is packed.
 EDGEPRUNE_INLINE void scan_row(const float* row, uint32_t inputs, bool scaled,
                                const RowFacts& facts, uint32_t m) {
-  constexpr int32_t kSizeBits = 0x7FFFFFFF, kInfinity = 0x7F800000;
   Ints largest[2] = {};
   uint32_t k = 0;
   for (; k + 2 * kLanes <= inputs; k += 2 * kLanes)
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      const Ints size = load<Ints>(row + k + i * kLanes) & kSizeBits;
-      largest[i] = size > largest[i] ? size : largest[i];
-    }
+    for (int i = 0; i < 2; ++i) largest[i] = greater(largest[i], load<Floats>(row + k + i * kLanes));
   int32_t greatest = largest_lane(largest[0] > largest[1] ? largest[0] : largest[1]);
   for (; k < inputs; ++k) {
     int32_t size;
     std::memcpy(&size, row + k, sizeof size);
-    size &= kSizeBits;
+    size &= 0x7FFFFFFF;
     greatest = size > greatest ? size : greatest;
   }
-  facts.poison[m] = greatest >= kInfinity ? __builtin_nanf("") : 0.0f;
+  facts.poison[m] = poison_of(greatest);
   if (!scaled || !facts.dynamic) return;
   float size;
   std::memcpy(&size, &greatest, sizeof size);
@@ -109,22 +116,65 @@ EDGEPRUNE_INLINE void store_words(const Words (&columns)[4], uint32_t inputs, ui
     if (4 * j < inputs) store(to + j * Width * 4, columns[j]);
 }
 
-// Rows behind the last one repeat it: their slots are computed and never stored.
+// Rows of activations for as many slots of a panel as a vector has lanes. Rows behind the last one
+// repeat it: their slots are computed and never stored.
+template <class RowOf>
+EDGEPRUNE_INLINE void find_rows(const Input& input, const Panel& panel, uint32_t slot,
+                                const RowOf& row_of, const float* (&rows)[kLanes]) {
+  const auto* x = static_cast<const float*>(input.data) + panel.first_row * input.stride;
+  for (int i = 0; i < kLanes; ++i) {
+    const uint32_t m = row_of(slot + i), last = panel.rows - 1;
+    rows[i] = x + (m < last ? m : last) * input.stride;
+  }
+}
+
+// Floats are transposed where they lie, and looked at on the way.
+template <int Width>
+void pack_float_panel(const Input& input, const RowFacts& facts, const Panel& panel,
+                      uint32_t begin, uint32_t end) {
+  for (uint32_t slot = begin; slot < end; slot += kLanes) {
+    const float* rows[kLanes];
+    find_rows(input, panel, slot, [](uint32_t at) { return at; }, rows);
+    auto* to = static_cast<uint8_t*>(panel.data) + slot * sizeof(float);
+    Ints greatest{};
+    for (uint32_t k = 0; k < input.inputs; k += 4) {
+      alignas(16) float rest[kLanes][4] = {};
+      const uint8_t* at[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        at[i] = reinterpret_cast<const uint8_t*>(rows[i] + k);
+        if (k + 4 <= input.inputs) continue;
+        std::memcpy(rest[i], rows[i] + k, (input.inputs - k) * sizeof(float));
+        at[i] = reinterpret_cast<const uint8_t*>(rest[i]);
+      }
+      Words columns[4];
+      transpose(at, columns);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) greatest = greater(greatest, (Floats)columns[j]);
+      store_planes<Precision::f32, Width>(columns, input.inputs - k, to + uint64_t{k} * Width * 4);
+    }
+    for (int i = 0; i < kLanes; ++i)
+      facts.poison[panel.first_row + slot + i] = poison_of(greatest[i]);
+  }
+}
+
+// Everything else is converted row by row first.
 template <Precision P, int Width, Layout L>
 void pack_panel(const Input& input, const RowFacts& facts, const Panel& panel, uint32_t begin,
                 uint32_t end) {
   using D = Dot<P, Width>;
   constexpr uint32_t kInputsAtOnce = 16 / D::kElement;
-  const auto* x = static_cast<const float*>(input.data) + panel.first_row * input.stride;
+  constexpr auto row_of = [](uint32_t slot) {
+    return L == Layout::words ? slot : static_cast<uint32_t>(D::row_of(slot));
+  };
   for (uint32_t slot = begin; slot < end; slot += kLanes) {
     const float* rows[kLanes];
+    find_rows(input, panel, slot, row_of, rows);
     float inverse[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-      const uint32_t m = L == Layout::words ? slot + i : D::row_of(slot + i);
-      const uint32_t last = panel.rows - 1;
-      rows[i] = x + (m < last ? m : last) * input.stride;
-      scan_row(rows[i], input.inputs, P == Precision::int8, facts, panel.first_row + m);
-      inverse[i] = P == Precision::int8 ? 1.0f / facts.scale[panel.first_row + m] : 1.0f;
+      const uint32_t m = panel.first_row + row_of(slot + i);
+      scan_row(rows[i], input.inputs, P == Precision::int8, facts, m);
+      inverse[i] = P == Precision::int8 ? 1.0f / facts.scale[m] : 1.0f;
     }
     alignas(64) uint8_t converted[kLanes][kChunk * D::kElement];
     for (uint32_t from = 0; from < input.inputs; from += kChunk) {
@@ -206,14 +256,12 @@ template <int Width>
 EDGEPRUNE_INLINE void scan_floats(const float* floats, uint32_t inputs, bool scaled,
                                   const RowFacts& facts, uint32_t first_row) {
   constexpr int kVectors = Width / kLanes;
-  const Ints infinity = Ints{} + 0x7F800000;
+  const Ints infinity = Ints{} + kInfinity;
   Ints greatest[kVectors] = {};
   for (uint32_t k = 0; k < inputs; ++k)
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const Ints size = load<Ints>(floats + uint64_t{k} * Width + v * kLanes) & 0x7FFFFFFF;
-      greatest[v] = size > greatest[v] ? size : greatest[v];
-    }
+    for (int v = 0; v < kVectors; ++v)
+      greatest[v] = greater(greatest[v], load<Floats>(floats + uint64_t{k} * Width + v * kLanes));
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const Floats poison = greatest[v] >= infinity ? Floats{} + __builtin_nanf("") : Floats{};
