@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 
 from edgeprune import openvino_extension
 from edgeprune.kernels import SparseLinear
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
 from edgeprune.runtimes.openvino import OpenvinoRuntime
 
 Floats = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ def dense_model(rows: int, weight: Floats, bias: Floats, path: Path) -> Path:
 
 def sparse_model(rows: int, layer: SparseLinear, path: Path) -> Path:
     """The same by edgeprune's operator."""
-    node, constants = sparse_linear_node(layer, "product", "x", "y")
+    node, constants = sparse_node([layer], "product", "x", "y")
     size = (layer.weight.outputs, layer.weight.inputs)
     save(product_model(rows, [node], constants, size), path)
     return path

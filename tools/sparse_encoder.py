@@ -77,21 +77,36 @@ def sparse_onnx(
     dense: Path, graph: fx.Graph, network: nn.Module, kind: tuple[Any, tuple[int, int]], path: Path
 ) -> Path:
     """Write it once more with packed weights of a precision and block."""
-    precision, block = kind
     weights = dict(network.named_parameters())
-    replacements = []
-    for node in [found for found in graph.nodes if "linear" in str(found.target)]:
-        weight, bias = (weights[str(argument.target)] for argument in node.args[1:3])
-        (behind,) = node.users if len(node.users) == 1 else (None,)
-        fused = behind is not None and "gelu" in str(behind.target)
-        layer = SparseLinear(
-            pack(weight, block, precision), bias.detach().numpy(), "gelu" if fused else "none"
-        )
-        replacements.append(Replacement((node.name, *([behind.name] if fused else [])), layer))
+    linear = [node for node in graph.nodes if "linear" in str(node.target)]
+    replacements, done = [], set()
+    for node in linear:
+        if node in done:
+            continue
+        scopes, layers = [node.name], [packed_layer(node, weights, kind, "none")]
+        behind = next(iter(node.users))
+        if "gelu" in str(behind.target):
+            following = next(iter(behind.users))
+            scopes += [behind.name, following.name]
+            layers = [
+                packed_layer(node, weights, kind, "gelu"),
+                packed_layer(following, weights, kind, "none"),
+            ]
+            done.add(following)
+        replacements.append(Replacement(tuple(scopes), tuple(layers)))
     model = onnx.load(dense)
     put_sparse_layers(model, replacements)
     onnx.save(model, path)
     return path
+
+
+def packed_layer(
+    node: fx.Node, weights: dict[str, Any], kind: tuple[Any, tuple[int, int]], activation: str
+) -> SparseLinear:
+    """A linear node of the graph with its weight packed."""
+    precision, block = kind
+    weight, bias = (weights[str(argument.target)] for argument in node.args[1:3])
+    return SparseLinear(pack(weight, block, precision), bias.detach().numpy(), activation)
 
 
 class SparseTensorLinear(nn.Module):

@@ -1,5 +1,7 @@
-"""A packed weight as a node of an ONNX graph, in the domain of edgeprune's OpenVINO operator."""
+"""Layers with packed weights as a node of an ONNX graph, in the domain of our OpenVINO operator."""
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +15,13 @@ DOMAIN = "edgeprune"
 DOMAIN_VERSION = 1
 
 
-def sparse_linear_node(
-    layer: SparseLinear, name: str, x: str, y: str
+def sparse_node(
+    layers: Sequence[SparseLinear], name: str, x: str, y: str
 ) -> "tuple[onnx.NodeProto, list[onnx.TensorProto]]":
     """The node that computes ``y`` from ``x`` (float32, last dimension = inputs).
 
     Args:
-        layer: What it runs with.
+        layers: One, or several of which each takes what the one before makes.
         name: Of the node; its constants are named after it.
         x: Name of the tensor it reads.
         y: Name of the tensor it makes.
@@ -29,21 +31,22 @@ def sparse_linear_node(
     """
     from onnx import helper, numpy_helper
 
-    weight, bias = f"{name}.weight", f"{name}.bias"
-    # A weight says itself what it is; the attributes below it tell readers of the file.
+    weights = [f"{name}.{i}.weight" for i in range(len(layers))]
+    biases = [f"{name}.{i}.bias" for i in range(len(layers))]
+    # A weight says itself what it is; the last three tell readers of the file.
     attributes: dict[str, Any] = {
-        "features": layer.weight.outputs,
-        "activation": layer.activation,
-        "scale": layer.scale,
-        "zero_point": layer.zero_point,
-        "block": "x".join(map(str, layer.weight.block)),
-        "precision": layer.weight.precision,
-        "sparsity": round(layer.weight.sparsity, 4),
+        "features": layers[-1].weight.outputs,
+        "activation": [layer.activation for layer in layers],
+        "scale": [f"{layer.scale:.9g}" for layer in layers],
+        "zero_point": [layer.zero_point for layer in layers],
+        "block": ["x".join(map(str, layer.weight.block)) for layer in layers],
+        "precision": [layer.weight.precision for layer in layers],
+        "sparsity": [f"{layer.weight.sparsity:.4f}" for layer in layers],
     }
-    node = helper.make_node(
-        "SparseLinear", [x, weight, bias], [y], name=name, domain=DOMAIN, **attributes
-    )
-    return node, [
-        numpy_helper.from_array(layer.weight.data, weight),
-        numpy_helper.from_array(np.asarray(layer.bias, np.float32), bias),
-    ]
+    inputs = [x, *itertools.chain.from_iterable(zip(weights, biases, strict=True))]
+    node = helper.make_node("SparseLinear", inputs, [y], name=name, domain=DOMAIN, **attributes)
+    constants = []
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        constants.append(numpy_helper.from_array(layer.weight.data, weight))
+        constants.append(numpy_helper.from_array(np.asarray(layer.bias, np.float32), bias))
+    return node, constants

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.errors import InputError
 from edgeprune.kernels.layers import SparseLinear
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
 
 if TYPE_CHECKING:
     import onnx
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replacement:
-    """A layer of the graph, with what follows it, as one sparse node.
+    """Consecutive layers of the graph, with their activations, as one sparse node.
 
     Attributes:
-        scopes: Graph nodes that it replaces: the layer, and the activation behind it.
-        layer: What takes their place.
+        scopes: Graph nodes that it replaces, first the first layer.
+        layers: What takes their place.
     """
 
     scopes: tuple[str, ...]
-    layer: SparseLinear
+    layers: tuple[SparseLinear, ...]
 
 
 def put_sparse_layers(model: "onnx.ModelProto", replacements: Iterable[Replacement]) -> None:
@@ -55,8 +55,8 @@ def _replace(graph: "onnx.GraphProto", replacement: Replacement) -> None:
             f"layer {name} reads {len(read)} tensors and makes {len(made & used)} in the ONNX "
             "graph; a sparse layer reads one and makes one"
         )
-    node, weights = sparse_linear_node(
-        replacement.layer, f"/{name}/SparseLinear", read.pop(), (made & used).pop()
+    node, weights = sparse_node(
+        replacement.layers, f"/{name}/SparseLinear", read.pop(), (made & used).pop()
     )
     place = next(i for i, found in enumerate(graph.node) if found.name == inside[-1].name)
     graph.node.insert(place, node)

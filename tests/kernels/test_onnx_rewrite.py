@@ -50,8 +50,9 @@ def scopes(graph: fx.Graph, text: str) -> list[str]:
     ("activation", "name"), [(nn.GELU(), "gelu"), (nn.ReLU(), "relu"), (nn.SiLU(), "silu")]
 )
 @pytest.mark.parametrize("shape", [(1, 7, 24), (5, 24)])
+@pytest.mark.parametrize("together", [False, True])
 def test_replaced_layers_compute_the_same(
-    activation: nn.Module, name: str, shape: tuple[int, ...], tmp_path: Path
+    activation: nn.Module, name: str, shape: tuple[int, ...], together: bool, tmp_path: Path
 ) -> None:
     block = Block(activation)
     x = torch.randn(shape)
@@ -59,15 +60,14 @@ def test_replaced_layers_compute_the_same(
     up, down = scopes(graph, "linear")
     (behind,) = scopes(graph, name)
     zeros = np.zeros(24, np.float32)
-    layers = [
-        Replacement(
-            (up, behind), SparseLinear(pack(block.up.weight), block.up.bias.detach().numpy(), name)
-        ),
-        Replacement((down,), SparseLinear(pack(block.down.weight), zeros)),
-    ]
+    first = SparseLinear(pack(block.up.weight), block.up.bias.detach().numpy(), name)
+    second = SparseLinear(pack(block.down.weight), zeros)
+    layers = [Replacement((up, behind), (first,)), Replacement((down,), (second,))]
+    if together:
+        layers = [Replacement((up, behind, down), (first, second))]
     put_sparse_layers(model, layers)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("SparseLinear") == 2
+    assert kinds.count("SparseLinear") == len(layers)
     assert not {"MatMul", "Gemm", "Erf", "Relu", "Sigmoid"} & set(kinds)
     onnx.save(model, tmp_path / "sparse.onnx")
     assert (tmp_path / "sparse.onnx").stat().st_size < (tmp_path / "block.onnx").stat().st_size
@@ -82,7 +82,7 @@ def test_a_layer_that_is_not_there_is_named(tmp_path: Path) -> None:
     model, _ = exported(block, torch.randn(2, 24), tmp_path / "block.onnx")
     layer = SparseLinear(pack(block.up.weight), np.zeros(48, np.float32))
     with pytest.raises(InputError, match="no nodes of layer linear_9"):
-        put_sparse_layers(model, [Replacement(("linear_9",), layer)])
+        put_sparse_layers(model, [Replacement(("linear_9",), (layer,))])
 
 
 def test_an_activation_that_is_read_twice_cannot_be_swallowed(tmp_path: Path) -> None:
@@ -97,4 +97,4 @@ def test_an_activation_that_is_read_twice_cannot_be_swallowed(tmp_path: Path) ->
     (behind,) = scopes(graph, "relu")
     layer = SparseLinear(pack(block.up.weight), np.zeros(48, np.float32), "relu")
     with pytest.raises(InputError, match="makes 2 in the ONNX graph"):
-        put_sparse_layers(model, [Replacement((up, behind), layer)])
+        put_sparse_layers(model, [Replacement((up, behind), (layer,))])

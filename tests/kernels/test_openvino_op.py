@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 import edgeprune
 from edgeprune.kernels import BLOCKS, SparseLinear, pack
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_linear_node
+from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
 
 INPUTS, HIDDEN, OUTPUTS = 40, 96, 32
 KINDS = [
@@ -48,16 +48,25 @@ def masked_network(block: tuple[int, int]) -> torch.nn.Sequential:
 
 
 def as_onnx(
-    network: torch.nn.Sequential, block: tuple[int, int], precision: Any, path: Path, rows: Any
+    network: torch.nn.Sequential,
+    block: tuple[int, int],
+    precision: Any,
+    path: Path,
+    rows: Any,
+    together: bool = False,
 ) -> Path:
     first, second = (
         SparseLinear(pack(layer.weight, block, precision), layer.bias.detach().numpy(), activation)
         for layer, activation in ((network[0], "gelu"), (network[2], "none"))
     )
-    one, constants = sparse_linear_node(first, "first", "x", "hidden")
-    two, more = sparse_linear_node(second, "second", "hidden", "y")
+    one, constants = sparse_node([first], "first", "x", "hidden")
+    two, more = sparse_node([second], "second", "hidden", "y")
+    nodes = [one, two]
+    if together:
+        node, constants = sparse_node([first, second], "both", "x", "y")
+        nodes, more = [node], []
     graph = helper.make_graph(
-        [one, two],
+        nodes,
         "network",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*rows, INPUTS])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [*rows, OUTPUTS])],
@@ -79,11 +88,13 @@ def expected(network: torch.nn.Sequential, x: npt.NDArray[Any]) -> npt.NDArray[A
 
 
 @pytest.mark.parametrize(("precision", "block"), KINDS)
+@pytest.mark.parametrize("together", [False, True])
 def test_it_equals_the_masked_layer(
-    core: ov.Core, precision: str, block: tuple[int, int], tmp_path: Path
+    core: ov.Core, precision: str, block: tuple[int, int], together: bool, tmp_path: Path
 ) -> None:
     network = masked_network(block)
-    compiled = core.compile_model(as_onnx(network, block, precision, tmp_path / "n.onnx", [2, 9]))
+    path = as_onnx(network, block, precision, tmp_path / "n.onnx", [2, 9], together)
+    compiled = core.compile_model(path)
     x = batch(2, 9)
     y = expected(network, x)
     np.testing.assert_allclose(compiled(x)[0], y, atol=TOLERANCE[precision] * np.abs(y).max())
@@ -166,7 +177,10 @@ def test_without_the_extension_openvino_names_the_operator(ir: Path) -> None:
 def set_attribute(node: onnx.NodeProto, name: str, **value: Any) -> None:
     attribute = next(found for found in node.attribute if found.name == name)
     for field, content in value.items():
-        setattr(attribute, field, content)
+        if isinstance(content, list):
+            getattr(attribute, field)[:] = content
+        else:
+            setattr(attribute, field, content)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +188,10 @@ def set_attribute(node: onnx.NodeProto, name: str, **value: Any) -> None:
     [
         (lambda node, data: data.__setitem__(-300, data[-300] ^ 1), "checksum"),
         (lambda node, data: set_attribute(node, "features", i=33), "has 96 outputs, not 33"),
-        (lambda node, data: set_attribute(node, "activation", s=b"tanh"), "activation 'tanh'"),
+        (
+            lambda node, data: set_attribute(node, "activation", strings=[b"tanh"]),
+            "activation 'tanh'",
+        ),
     ],
 )
 def test_what_was_altered_is_refused_when_it_is_read(

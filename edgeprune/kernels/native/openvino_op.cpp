@@ -1,9 +1,13 @@
-// The product as an operator of OpenVINO, for IR files and for ONNX (domain `edgeprune`).
+// Layers with packed weights as an operator of OpenVINO, for IR files and for ONNX (domain
+// `edgeprune`). One layer, or several of which each reads what the one before makes.
 //
-//   inputs      x (float32, last dimension = inputs), packed weight (uint8), bias (float32, optional)
-//   attributes  features (its outputs), activation (none, relu, gelu, silu), scale and zero_point of int8
-//               activations (scale 0: every row finds its own); block, precision and sparsity only
-//               tell readers of the file what the packed weight holds
+//   inputs      x (float32, last dimension = inputs), and for each layer its packed weight (uint8)
+//               and its bias (float32)
+//   attributes  features (outputs of the last layer), and for each layer its activation (none, relu,
+//               gelu, silu), scale and zero_point of int8 activations (scale 0: every row finds its
+//               own); block, precision and sparsity only tell readers of the file what a packed
+//               weight holds
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -29,6 +33,14 @@ Activation activation_named(const std::string& name) {
   OPENVINO_THROW("SparseLinear: activation '", name, "' is unknown; use none, relu, gelu or silu");
 }
 
+float scale_of(const std::string& text) {
+  char* end = nullptr;
+  const float scale = std::strtof(text.c_str(), &end);
+  OPENVINO_ASSERT(!text.empty() && *end == '\0' && scale >= 0.0f, "SparseLinear: scale '", text,
+                  "' is no number from 0 on");
+  return scale;
+}
+
 void refuse(const char* problem) {
   OPENVINO_ASSERT(!problem, "SparseLinear: the packed weight cannot be used: ", problem);
 }
@@ -41,21 +53,35 @@ class SparseLinear : public ov::op::Op {
   SparseLinear() = default;
 
   void validate_and_infer_types() override {
-    activation_named(m_activation);
-    if (const auto packed = ov::as_type_ptr<ov::op::v0::Constant>(
-            input_value(1).get_node_shared_ptr())) {
+    const size_t count = layers();
+    NODE_VALIDATION_CHECK(this, count > 0 && get_input_size() == 1 + 2 * count,
+                          "takes x, and a weight and a bias for each layer; it has ",
+                          get_input_size(), " inputs");
+    NODE_VALIDATION_CHECK(
+        this, m_activation.size() == count && m_scale.size() == count && m_zero_point.size() == count,
+        "takes an activation, a scale and a zero point for each of its ", count, " layers");
+    auto shape = get_input_partial_shape(0);
+    const bool ranked = shape.rank().is_static() && shape.size() > 0;
+    ov::Dimension width = ranked ? *shape.rbegin() : ov::Dimension::dynamic();
+    m_scales.clear();
+    for (size_t i = 0; i < count; ++i) {
+      activation_named(m_activation[i]);
+      m_scales.push_back(scale_of(m_scale[i]));
+      const auto packed =
+          ov::as_type_ptr<ov::op::v0::Constant>(input_value(1 + 2 * i).get_node_shared_ptr());
+      if (!packed) continue;
       Weights weights;
       refuse(parse(packed->get_data_ptr(), packed->get_byte_size(), &weights));
-      NODE_VALIDATION_CHECK(this, weights.outputs == static_cast<uint64_t>(m_features),
-                            "the packed weight has ", weights.outputs, " outputs, not ", m_features);
-      const auto width = get_input_partial_shape(0).rank().is_static()
-                             ? *get_input_partial_shape(0).rbegin()
-                             : ov::Dimension::dynamic();
       NODE_VALIDATION_CHECK(this, width.compatible(weights.inputs), "x has ", width,
                             " columns, the packed weight ", weights.inputs, " inputs");
+      const auto bias = get_input_partial_shape(2 + 2 * i);
+      NODE_VALIDATION_CHECK(this, bias.compatible(ov::PartialShape{weights.outputs}),
+                            "the packed weight has ", weights.outputs, " outputs, the bias ", bias);
+      width = weights.outputs;
     }
-    auto shape = get_input_partial_shape(0);
-    if (shape.rank().is_static()) shape[shape.size() - 1] = m_features;
+    NODE_VALIDATION_CHECK(this, width.compatible(m_features), "the packed weight has ", width,
+                          " outputs, not ", m_features);
+    if (ranked) shape[shape.size() - 1] = m_features;
     set_output_type(0, ov::element::f32, shape);
   }
 
@@ -87,20 +113,23 @@ class SparseLinear : public ov::op::Op {
   bool has_evaluate() const override { return true; }
 
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
-    const auto prepared = prepared_of(inputs[1]);
-    const Weights& weights = prepared->weights();
+    const auto prepared = prepared_of(inputs);
+    std::vector<Layer> chain;
+    for (size_t i = 0; i < layers(); ++i)
+      chain.push_back({(*prepared)[i].weights(), inputs[2 + 2 * i].data<float>(),
+                       activation_named(m_activation[i]), m_scales[i],
+                       static_cast<int32_t>(m_zero_point[i])});
     auto shape = inputs[0].get_shape();
-    OPENVINO_ASSERT(!shape.empty() && shape.back() == weights.inputs, "SparseLinear: x has ",
-                    shape.empty() ? 0 : shape.back(), " columns, the weight ", weights.inputs);
-    const auto rows = static_cast<uint32_t>(inputs[0].get_size() / weights.inputs);
-    shape.back() = weights.outputs;
+    const uint32_t width = chain.front().weights.inputs;
+    OPENVINO_ASSERT(!shape.empty() && shape.back() == width, "SparseLinear: x has shape ", shape,
+                    ", the weight ", width, " inputs");
+    const auto rows = static_cast<uint32_t>(inputs[0].get_size() / width);
+    shape.back() = chain.back().weights.outputs;
     outputs[0].set_shape(shape);
-    const Layer layer{weights, inputs.size() > 2 ? inputs[2].data<float>() : nullptr,
-                      activation_named(m_activation), m_scale, static_cast<int32_t>(m_zero_point)};
     const Parallel parallel{parallel_get_max_threads(), run};
-    multiply(&layer, 1, prepared->kernels(),
-             {inputs[0].data<float>(), rows, weights.inputs, weights.inputs},
-             outputs[0].data<float>(), weights.outputs, parallel);
+    multiply(chain.data(), static_cast<uint32_t>(chain.size()), (*prepared)[0].kernels(),
+             {inputs[0].data<float>(), rows, width, width}, outputs[0].data<float>(), shape.back(),
+             parallel);
     return true;
   }
 
@@ -109,24 +138,31 @@ class SparseLinear : public ov::op::Op {
     ov::parallel_nt(threads, [&](int i, int n) { body(i, n, state); });
   }
 
-  // A packed weight is checked once where it lies; several streams may ask at the same time.
-  std::shared_ptr<const Prepared> prepared_of(const ov::Tensor& packed) const {
+  size_t layers() const { return get_input_size() / 2; }
+
+  // Packed weights are checked once where they lie; several streams may ask at the same time.
+  std::shared_ptr<const std::vector<Prepared>> prepared_of(const ov::TensorVector& inputs) const {
+    std::vector<const void*> places;
+    for (size_t i = 0; i < layers(); ++i) places.push_back(inputs[1 + 2 * i].data());
     const std::lock_guard<std::mutex> lock(m_mutex);
-    if (!m_prepared || m_packed != packed.data()) {
-      auto made = std::make_shared<Prepared>();
-      refuse(made->open(packed.data(), packed.get_byte_size(), *available_kernels()[0]));
+    if (m_places != places) {
+      auto made = std::make_shared<std::vector<Prepared>>(layers());
+      for (size_t i = 0; i < layers(); ++i)
+        refuse((*made)[i].open(places[i], inputs[1 + 2 * i].get_byte_size(), *available_kernels()[0]));
       m_prepared = made;
-      m_packed = packed.data();
+      m_places = places;
     }
     return m_prepared;
   }
 
-  int64_t m_features = 0, m_zero_point = 128;
-  float m_scale = 0.0f, m_sparsity = 0.0f;
-  std::string m_activation = "none", m_block, m_precision;
+  int64_t m_features = 0;
+  std::vector<int64_t> m_zero_point;
+  // Numbers as text: lists of floats pass either ONNX or IR, not both.
+  std::vector<std::string> m_activation, m_scale, m_block, m_precision, m_sparsity;
+  std::vector<float> m_scales;
   mutable std::mutex m_mutex;
-  mutable const void* m_packed = nullptr;
-  mutable std::shared_ptr<const Prepared> m_prepared;
+  mutable std::vector<const void*> m_places;
+  mutable std::shared_ptr<const std::vector<Prepared>> m_prepared;
 };
 
 }  // namespace edgeprune
