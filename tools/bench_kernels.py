@@ -25,7 +25,14 @@ from openvino_models import Floats, Opened, dense_model, quantised, sparse_model
 from rows import add_json_option, show_rows
 
 from edgeprune.console import progress
-from edgeprune.kernels import BLOCKS, PackedWeight, SparseLinear, instruction_sets, pack
+from edgeprune.kernels import (
+    BLOCKS,
+    PackedWeight,
+    SparseLinear,
+    instruction_sets,
+    multiply_layers,
+    pack,
+)
 from edgeprune.kernels.library import library
 from edgeprune.kernels.packing import PRECISIONS
 
@@ -33,6 +40,7 @@ SHAPES = ("128x384x1536", "128x768x3072", "128x1536x384", "16x384x1536", "1x768x
 SPARSITIES = (0.0, 0.1, 0.5, 0.7, 0.8, 0.9, 0.95)
 # Above the second cache of anything edgeprune knows, so that weights are not in it.
 COLD_BYTES = 64 << 20
+TRIES = 5
 
 
 def peak_gops(precision: str) -> float:
@@ -66,35 +74,45 @@ class Bench:
         self.bias = rng.standard_normal(self.outputs).astype(np.float32)
         weight = random_weight(self.outputs, self.inputs, (1, 1), 0.0)
         path = dense_model(self.rows, weight, self.bias, folder / f"{shape}.onnx")
-        int8 = quantised(path, [(self.x,)])
-        self.dense: dict[str, Timed] = {
-            "f32": Opened(path, self.x, threads, "f32").nodes_us,
-            "bf16": Opened(path, self.x, threads, "bf16").nodes_us,
-            "int8": Opened(int8, self.x, threads, None).nodes_us,
+        self.paths = {"f32": path, "bf16": path, "int8": quantised(path, [(self.x,)])}
+
+    def dense(self) -> dict[str, Opened]:
+        """The dense models by precision, opened anew."""
+        return {
+            precision: Opened(
+                path, self.x, self.threads, None if precision == "int8" else precision
+            )
+            for precision, path in self.paths.items()
         }
 
-    def sparse(self, packed: PackedWeight, static: bool) -> dict[str, Timed]:
-        """The product inside OpenVINO, the whole model, and the kernel by itself."""
+    def sparse(self, packed: PackedWeight, static: bool) -> tuple[Opened, Timed]:
+        """The product inside OpenVINO, and the kernel by itself."""
         scale = float(np.abs(self.x).max() / 127) if static and packed.precision == "int8" else 0.0
         layer = SparseLinear(packed, self.bias, scale=scale)
         path = sparse_model(self.rows, layer, self.folder / "sparse.onnx")
         out = np.empty((self.rows, self.outputs), np.float32)
-        return {
-            "op": Opened(path, self.x, self.threads, "f32").nodes_us,
-            "call": wall_us(Opened(path, self.x, self.threads, "f32")),
-            "kernel": wall_us(
-                lambda: packed.multiply(self.x, self.bias, scale=scale or None, out=out)
-            ),
-        }
+        kernel = wall_us(lambda: multiply_layers([layer], self.x, out=out))
+        return Opened(path, self.x, self.threads, "f32"), kernel
 
 
-def measure(
-    bench: Bench, packed: PackedWeight, static: bool, rounds: int, cold: bool
-) -> dict[str, float]:
-    """Medians of dense and sparse in microseconds, side by side."""
+def measure(bench: Bench, packed: PackedWeight, options: argparse.Namespace) -> dict[str, float]:
+    """Microseconds of dense and sparse, side by side: medians over some tries.
+
+    The runtime tells only the mean over all runs of a model, so that each try opens them anew.
+    """
     other = np.zeros(COLD_BYTES // 8)
-    calls = {**bench.dense, **bench.sparse(packed, static)}
-    return medians_us(calls, rounds, other.sum if cold else None)
+    tries: dict[str, list[float]] = {}
+    for _ in range(TRIES):
+        operator, kernel = bench.sparse(packed, options.static)
+        models = {**bench.dense(), "op": operator}
+        for model in models.values():
+            model.warm_up()
+        calls = {**{name: wall_us(model) for name, model in models.items()}, "kernel": kernel}
+        wall = medians_us(calls, options.rounds, other.sum if options.cold else None)
+        seen = {name: model.nodes_us() for name, model in models.items()}
+        for name, us in {**seen, "kernel": wall["kernel"], "call": wall["op"]}.items():
+            tries.setdefault(name, []).append(us)
+    return {name: float(np.median(values)) for name, values in tries.items()}
 
 
 def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -112,7 +130,7 @@ def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for (precision, block), sparsity in itertools.product(kinds, options.sparsities):
                 weight = random_weight(bench.outputs, bench.inputs, block, sparsity)
                 packed = pack(weight, block, precision)
-                us = measure(bench, packed, options.static, options.rounds, options.cold)
+                us = measure(bench, packed, options)
                 operations = 2 * bench.rows * np.count_nonzero(weight)
                 yield {
                     "m": bench.rows,
@@ -142,7 +160,7 @@ def main() -> None:
     parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=10, help="of each of five tries")
     parser.add_argument("--static", action="store_true", help="int8: one scale for all rows")
     parser.add_argument("--cold", action="store_true", help="empty the caches before each call")
     add_json_option(parser)

@@ -28,8 +28,8 @@ def medians_us(
     """Median time of each call in microseconds.
 
     In each round every call is timed once, in random order, as the mean of as many repetitions as
-    take about a millisecond; after one that is not timed, because what ran before left the caches
-    to itself. With ``before``, each timed repetition stands alone behind a call of it.
+    take about three milliseconds; after one that is not timed, because what ran before left the
+    caches to itself. With ``before``, each timed repetition stands alone behind a call of it.
     """
     repeats = {name: _repeats(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -46,4 +46,4 @@ def medians_us(
 
 def _repeats(call: Timed) -> int:
     call(1)
-    return max(1, int(1000 / max(call(3), 1.0)))
+    return max(1, int(3000 / max(call(3), 1.0)))

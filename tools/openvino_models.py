@@ -13,6 +13,8 @@ from edgeprune.kernels import SparseLinear
 from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
 from edgeprune.runtimes.openvino import OpenvinoRuntime
 
+WARM_UP = 5
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -76,18 +78,25 @@ class Opened:
         self._request = core.compile_model(path, "CPU", settings).create_infer_request()
         self._request.set_input_tensor(0, ov.Tensor(x, shared_memory=True))
 
-        self._runs, self._total_us = 0, 0.0
+        self._runs = 0
+        self._counted = (0, 0.0)
 
     def __call__(self) -> None:
         self._request.infer()
         self._runs += 1
 
-    def nodes_us(self, repeats: int) -> float:
-        """Mean time inside the model's nodes, as the runtime counts it, over that many runs."""
-        for _ in range(repeats):
+    def warm_up(self) -> None:
+        """Run some times, and leave those out of :meth:`nodes_us`."""
+        for _ in range(WARM_UP):
             self()
-        # The runtime keeps means over all runs so far.
+        self._counted = (self._runs, self._mean_us())
+
+    def nodes_us(self) -> float:
+        """Mean time inside the model's nodes since it was warmed up."""
+        runs, mean_us = self._counted
+        return (self._mean_us() * self._runs - mean_us * runs) / (self._runs - runs)
+
+    def _mean_us(self) -> float:
+        """Over all runs, as the runtime counts it: in whole microseconds a node."""
         entries = self._request.get_profiling_info()
-        mean_us = sum(1e6 * entry.real_time.total_seconds() for entry in entries)
-        before, self._total_us = self._total_us, mean_us * self._runs
-        return (self._total_us - before) / repeats
+        return sum(1e6 * entry.real_time.total_seconds() for entry in entries)
