@@ -1,0 +1,127 @@
+"""Block-sparse weights by second-order removal, every sparsity from one pass.
+
+Blocks of a weight (some outputs by some adjacent inputs) leave by the Optimal Brain Surgeon's loss
+on the Gram matrix of the layer's input, ``tr(W_b (H⁻¹_bb)⁻¹ W_bᵀ)``, as in OBC (Frantar and
+Alistarh, 2022, section 4). Outputs of one block share their inputs, so each group of outputs has an
+inverse of its own; instead of one removal at a time, some share of what is left goes at once, and
+what stays is then solved for exactly.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from edgeprune.compression.second_order import damped
+
+# Of what is left, at once. Before the first removal all groups share one inverse, so that a larger
+# share costs nothing; it is bounded by what blocks that resemble one another can stand.
+_FIRST_SHARE, _SHARE = 0.4, 0.3
+
+
+def block_sparse_levels(
+    matrix: Tensor,
+    gram: Tensor,
+    block: tuple[int, int],
+    sparsities: Sequence[float],
+    damping: float = 1e-3,
+) -> Iterator[Tensor]:
+    """The best weights found at each sparsity.
+
+    Args:
+        matrix: float (outputs, inputs).
+        gram: float64 (inputs, inputs), the mean Gram matrix of the layer's input.
+        block: Outputs by adjacent inputs; they divide the matrix's.
+        sparsities: Ascending shares of the blocks that are zero.
+        damping: Relative ridge of the Gram matrix.
+
+    Yields:
+        (outputs, inputs) of the matrix's dtype for each sparsity: zeros in the blocks that went,
+        and elsewhere what best reproduces the whole product with the blocks that stay.
+    """
+    groups = _Groups(matrix, damped(gram, damping), block)
+    for sparsity in sparsities:
+        groups.remove_down_to(groups.blocks - round(sparsity * groups.blocks))
+        yield groups.weights().to(matrix.dtype)
+
+
+def relative_error(matrix: Tensor, sparse: Tensor, gram: Tensor) -> float:
+    """The squared error of a layer's output over its square, from the Gram matrix of its input."""
+    change = (sparse - matrix).double()
+    whole = matrix.double()
+    lost = ((change @ gram) * change).sum()
+    return float(lost / ((whole @ gram) * whole).sum().clamp_min(1e-30))
+
+
+class _Groups:
+    """Groups of outputs that share their inputs, as blocks leave."""
+
+    def __init__(self, matrix: Tensor, gram: Tensor, block: tuple[int, int]) -> None:
+        rows, self.depth = block
+        self.gram = gram
+        self.target = matrix.double().reshape(-1, rows, matrix.shape[1])
+        self.alive = torch.ones(len(self.target), matrix.shape[1] // self.depth, dtype=torch.bool)
+        self.solved = self.target.clone()
+        self.blocks = self.alive.numel()
+
+    def remove_down_to(self, count: int) -> None:
+        """Let blocks go until that many are left."""
+        while (left := int(self.alive.sum())) > count:
+            share = _FIRST_SHARE if left == self.blocks else _SHARE
+            leaving = min(left - count, max(1, int(share * left)))
+            chosen = torch.topk(self._losses().flatten(), leaving, largest=False).indices
+            self.alive.view(-1)[chosen] = False
+            self._solve()
+
+    def weights(self) -> Tensor:
+        """(outputs, inputs)."""
+        return self.solved.flatten(0, 1)
+
+    def _losses(self) -> Tensor:
+        """The loss of letting each block go next, (groups, blocks); infinite where it went."""
+        losses = torch.full(self.alive.shape, torch.inf, dtype=torch.float64)
+        if self.alive.all():
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.gram))
+            weights = self._by_block(self.target).transpose(1, 2)
+            return self._block_losses(weights, self._diagonal_blocks(inverse))
+        for group, alive in enumerate(self.alive):
+            if alive.any():
+                index = self._columns(alive)
+                factor = torch.linalg.cholesky(self.gram[index][:, index])
+                diagonal = self._diagonal_blocks(torch.cholesky_inverse(factor))
+                weights = self._by_block(self.solved[group][:, index]).transpose(0, 1)
+                losses[group, alive] = self._block_losses(weights, diagonal)
+        return losses
+
+    def _block_losses(self, weights: Tensor, diagonal: Tensor) -> Tensor:
+        """Of weights (..., blocks, rows, depth) with their blocks of the inverse."""
+        if self.depth == 1:
+            return torch.div(weights.square().sum((-1, -2)), diagonal[:, 0, 0])
+        turned = weights.transpose(-1, -2)
+        solved: Tensor = torch.linalg.solve(diagonal, turned)
+        return (solved * turned).sum((-1, -2))
+
+    def _by_block(self, weights: Tensor) -> Tensor:
+        """(..., rows, columns) as (..., rows, blocks, depth)."""
+        return weights.reshape(*weights.shape[:-1], -1, self.depth)
+
+    def _diagonal_blocks(self, inverse: Tensor) -> Tensor:
+        """(blocks, depth, depth)."""
+        count = len(inverse) // self.depth
+        blocks = inverse.reshape(count, self.depth, count, self.depth)
+        return blocks[torch.arange(count), :, torch.arange(count)]
+
+    def _columns(self, alive: Tensor) -> Tensor:
+        first = alive.nonzero().flatten() * self.depth
+        return (first[:, None] + torch.arange(self.depth)).flatten()
+
+    def _solve(self) -> None:
+        """The weights of what stays, for the least squares of the whole product."""
+        product = self.target @ self.gram
+        self.solved = torch.zeros_like(self.target)
+        for group, alive in enumerate(self.alive):
+            if alive.any():
+                index = self._columns(alive)
+                factor = torch.linalg.cholesky(self.gram[index][:, index])
+                solution = torch.cholesky_solve(product[group][:, index].T, factor)
+                self.solved[group][:, index] = solution.T
