@@ -11,6 +11,7 @@ from edgeprune.kernels.layers import SparseLinear
 if TYPE_CHECKING:
     import onnx
 
+OPERATOR = "SparseLinear"
 DOMAIN = "edgeprune"
 DOMAIN_VERSION = 1
 
@@ -44,7 +45,7 @@ def sparse_node(
         "sparsity": [f"{layer.weight.sparsity:.4f}" for layer in layers],
     }
     inputs = [x, *itertools.chain.from_iterable(zip(weights, biases, strict=True))]
-    node = helper.make_node("SparseLinear", inputs, [y], name=name, domain=DOMAIN, **attributes)
+    node = helper.make_node(OPERATOR, inputs, [y], name=name, domain=DOMAIN, **attributes)
     constants = []
     for layer, weight, bias in zip(layers, weights, biases, strict=True):
         constants.append(numpy_helper.from_array(layer.weight.data, weight))

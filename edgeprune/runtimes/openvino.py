@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.util
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError, UnavailableError
+from edgeprune.kernels.extension import openvino_extension
+from edgeprune.kernels.onnx_node import OPERATOR
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.openvino_program import PROGRAM
 from edgeprune.runtimes.telemetry import silence
 
+# In the bytes of an ONNX file or an IR; others have no reason to hold the word.
+_SPARSE = OPERATOR.encode()
 # OpenVINO counts a layer's time in whole microseconds and rounds down, on average by this much.
 _ROUNDED_DOWN_US = 0.5
 
@@ -110,8 +115,7 @@ class OpenvinoRuntime:
             raise InputError(f"precision {options.precision!r} is not known; use one of {known}")
         if not artifact.is_file():
             raise InputError(f"{artifact} is not there: give an OpenVINO .xml file")
-        openvino = _openvino()
-        core = openvino.Core()
+        core = _core(artifact)
         try:
             compiled = core.compile_model(str(artifact), "CPU", _properties(options))
         except RuntimeError as error:
@@ -249,9 +253,33 @@ def _openvino() -> Any:
     return openvino
 
 
+def _core(model: Path) -> Any:
+    """A core that knows our operator where the model holds it.
+
+    Raises:
+        UnavailableError: The model needs the operator, and it cannot be had here.
+    """
+    core = _openvino().Core()
+    if _holds_sparse_layers(model):
+        core.add_extension(str(openvino_extension()))
+    return core
+
+
+def _holds_sparse_layers(model: Path) -> bool:
+    with model.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(_SPARSE) >= 0
+
+
 def _convert(openvino: Any, onnx: Path) -> Any:
     try:
+        if _holds_sparse_layers(onnx):
+            return _core(onnx).read_model(str(onnx))
         return openvino.convert_model(str(onnx))
+    except UnavailableError:
+        raise
     except Exception as error:  # the converter raises many unrelated types
         raise InputError(f"OpenVINO cannot convert {onnx}: {_last_line(error)}") from error
 

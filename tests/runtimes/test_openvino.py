@@ -5,11 +5,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx as onnx_library
 import pytest
 import torch
 from torch import nn
 
 from edgeprune.errors import InputError
+from edgeprune.graph.capture import capture
+from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.kernels import SparseLinear, pack
+from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
 from edgeprune.runtimes import CompileOptions, runtime
 
 
@@ -127,3 +132,28 @@ def test_the_telemetry_package_is_never_imported(onnx, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+def test_a_model_with_sparse_layers_is_converted_and_opened(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    for layer in (net[0], net[2]):
+        layer.weight.data *= (
+            (torch.rand(len(layer.weight) // 4, 1, 1) > 0.4).repeat(1, 4, 1).flatten(0, 1)
+        )
+    example = torch.randn(3, 24)
+    captured = capture(net, (example,))
+    export_onnx(captured.module, (example,), tmp_path / "net.onnx")
+    names = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
+    layers = tuple(
+        SparseLinear(pack(layer.weight), layer.bias.detach().numpy(), activation)
+        for layer, activation in ((net[0], "relu"), (net[2], "none"))
+    )
+    model = onnx_library.load(tmp_path / "net.onnx")
+    put_sparse_layers(model, [Replacement(tuple(names), layers)])
+    onnx_library.save(model, tmp_path / "sparse.onnx")
+    artifact = runtime("openvino").convert(tmp_path / "sparse.onnx", tmp_path / "sparse")
+    session = runtime("openvino").load(artifact, CompileOptions(precision="f32", profile=True))
+    (output,) = session.run((example.numpy(),))
+    np.testing.assert_allclose(output, net(example).detach().numpy(), atol=1e-5)
+    assert [layer.layer_type for layer in session.layer_times()] == ["Reference"]
