@@ -31,6 +31,9 @@ class BuildKernels(build_ext):
             if openvino.is_dir():
                 compilation["build_operator"](openvino, folder, folder)
         except compilation["CompilationError"] as error:
+            # What an earlier build left would not fit these sources.
+            for path in [*KERNELS.glob("*.so"), *KERNELS.glob("*.a")]:
+                path.unlink()
             raise CompileError(str(error)) from error
 
     def copy_extensions_to_source(self) -> None:

@@ -114,7 +114,8 @@ def _kernels() -> Iterator[Check]:
     from edgeprune.kernels import compilation
 
     found = compilation.compiler()
-    yield Check("c++ compiler", "ok" if found else "warn", found or "none; it builds the kernels")
+    shown = " ".join(found) if found else "none; it builds the kernels"
+    yield Check("c++ compiler", "ok" if found else "warn", shown)
     yield _kernels_check()
     if _installed("openvino"):
         yield _operator_check()

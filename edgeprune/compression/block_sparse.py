@@ -61,6 +61,7 @@ class _Groups:
         self.gram = gram
         self.target = matrix.double().reshape(-1, rows, matrix.shape[1])
         self.alive = torch.ones(len(self.target), matrix.shape[1] // self.depth, dtype=torch.bool)
+        self.product = self.target @ gram
         self.solved = self.target.clone()
         self.blocks = self.alive.numel()
 
@@ -117,11 +118,10 @@ class _Groups:
 
     def _solve(self) -> None:
         """The weights of what stays, for the least squares of the whole product."""
-        product = self.target @ self.gram
         self.solved = torch.zeros_like(self.target)
         for group, alive in enumerate(self.alive):
             if alive.any():
                 index = self._columns(alive)
                 factor = torch.linalg.cholesky(self.gram[index][:, index])
-                solution = torch.cholesky_solve(product[group][:, index].T, factor)
+                solution = torch.cholesky_solve(self.product[group][:, index].T, factor)
                 self.solved[group][:, index] = solution.T

@@ -6,6 +6,7 @@ Only the standard library is imported here, because the package's own build runs
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -42,11 +43,14 @@ class CompilationError(Exception):
     """There is no compiler, or it failed; the message is one line."""
 
 
-def compiler() -> str | None:
-    """The C++ compiler: ``CXX`` where it is set, else the first found."""
+def compiler() -> list[str] | None:
+    """The C++ compiler's command: ``CXX`` where it is set, else the first found."""
     named = os.environ.get("CXX")
-    candidates = (named,) if named else ("g++", "c++", "clang++")
-    return next((found for name in candidates if (found := shutil.which(name))), None)
+    candidates = [shlex.split(named)] if named else [["g++"], ["c++"], ["clang++"]]
+    for program, *options in candidates:
+        if found := shutil.which(program):
+            return [found, *options]
+    return None
 
 
 def instruction_sets() -> dict[str, tuple[str, ...]]:
@@ -73,7 +77,7 @@ def build_kernels(folder: Path, flags: Sequence[str] = ()) -> None:
             objects = [future.result() for future in made]
         shared = [name for name in objects if name.name != "c_api.cpp.o"]
         _run(["ar", "rcs", str(place / ARCHIVE), *map(str, shared)])
-        _run([_found(), "-shared", *flags, "-o", str(place / LIBRARY), *map(str, objects)])
+        _run([*_found(), "-shared", *flags, "-o", str(place / LIBRARY), *map(str, objects)])
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ARCHIVE, LIBRARY):
             _put(place / name, folder / name)
@@ -109,7 +113,7 @@ def build_operator(openvino: Path, kernels: Path, folder: Path) -> Path:
         paths = f"-Wl,-rpath,{_OPENVINO_NEARBY}:{openvino / 'libs'}"
         library = place / operator_name(version)
         linked = map(str, (made, archive, *libraries))
-        _run([_found(), "-shared", "-o", str(library), *linked, paths, "-Wl,--no-undefined"])
+        _run([*_found(), "-shared", "-o", str(library), *linked, paths, "-Wl,--no-undefined"])
         folder.mkdir(parents=True, exist_ok=True)
         _put(library, folder / library.name)
     return folder / library.name
@@ -137,11 +141,11 @@ def compile_one(
         CompilationError: There is no compiler, or it failed.
     """
     path = str(SOURCES / source)
-    _run([_found(), *_FLAGS, *options, *flags, "-c", path, "-o", str(target)])
+    _run([*_found(), *_FLAGS, *options, *flags, "-c", path, "-o", str(target)])
     return target
 
 
-def _found() -> str:
+def _found() -> list[str]:
     found = compiler()
     if found is None:
         raise CompilationError("no C++ compiler was found; install g++ 11 or later, or set CXX")

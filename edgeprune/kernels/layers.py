@@ -9,6 +9,8 @@ from edgeprune.errors import InputError
 from edgeprune.kernels import library
 from edgeprune.kernels.packed import Floats, Matrix, PackedWeight
 
+_MOST_ROWS = 1 << 30
+
 
 @dataclass(frozen=True)
 class SparseLinear:
@@ -75,8 +77,11 @@ def multiply_layers(
     rows = np.ascontiguousarray(values.reshape(-1, layers[0].weight.inputs))
     shape = (*values.shape[:-1], width)
     result = np.empty(shape, np.float32) if out is None else out
-    if result.shape != shape or result.dtype != np.float32 or not result.flags.c_contiguous:
-        raise InputError(f"out has to be a contiguous float32 array of shape {shape}")
+    usable = result.flags.c_contiguous and result.flags.writeable
+    if result.shape != shape or result.dtype != np.float32 or not usable:
+        raise InputError(f"out has to be a contiguous, writeable float32 array of shape {shape}")
+    if len(rows) > _MOST_ROWS:
+        raise InputError(f"x has {len(rows)} rows; at most {_MOST_ROWS} are multiplied at once")
     biases = [np.ascontiguousarray(layer.bias, np.float32) for layer in layers]
     chain = (library.ProductLayer * len(layers))(
         *(

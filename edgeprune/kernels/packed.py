@@ -54,6 +54,10 @@ class PackedWeight:
         self.outputs, self.inputs = fields["outputs"], fields["inputs"]
         self._entries: int = fields["entries"]
 
+    def __reduce__(self) -> tuple[type["PackedWeight"], tuple[bytes]]:
+        """Copies and other processes check the bytes anew: handles belong to one object."""
+        return PackedWeight, (self.data.tobytes(),)
+
     @property
     def sparsity(self) -> float:
         """Share of the weight that is left out."""
@@ -164,4 +168,5 @@ def _aligned(data: bytes) -> npt.NDArray[np.uint8]:
     start = -room.ctypes.data % _ALIGNMENT
     aligned = room[start : start + len(data)]
     aligned[:] = np.frombuffer(data, np.uint8)
+    aligned.flags.writeable = False
     return aligned

@@ -32,6 +32,10 @@ BLOCKS: dict[Precision, tuple[tuple[int, int], ...]] = {
     "int8": ((4, 1), (1, 1), (16, 4)),
 }
 _LARGEST = 127
+_MOST_INT8_INPUTS = 1 << 16
+_FLOAT32 = float(np.finfo(np.float32).max)
+# The largest float that rounds to a bfloat16.
+_MOST: dict[Precision, float] = {"f32": _FLOAT32, "bf16": 3.3895e38, "int8": _FLOAT32}
 _MINUS_ZERO = 0x8000  # in bfloat16; a block of it is as empty as one of zeros
 
 
@@ -99,13 +103,20 @@ def pack_bytes(
             f"a weight to pack is a float matrix (outputs, inputs), not {dense.dtype} of shape "
             f"{dense.shape}"
         )
-    if not np.isfinite(dense).all():
-        raise InputError("a weight to pack holds values that are not finite")
     if block not in BLOCKS.get(precision, ()):
         known = ", ".join(f"{r}x{c}" for r, c in BLOCKS.get(precision, ())) or "nothing"
         raise InputError(f"no kernel for blocks of {block[0]}x{block[1]} in {precision}: {known}")
+    if not (np.abs(dense) <= _MOST[precision]).all():
+        raise InputError(
+            f"a weight to pack holds values that are not finite, or too large for {precision}"
+        )
     rows, depth = block
     outputs, inputs = dense.shape
+    if precision == "int8" and inputs > _MOST_INT8_INPUTS:
+        raise InputError(
+            f"{inputs} inputs are too many for int8, whose sums have 32 bits: at most "
+            f"{_MOST_INT8_INPUTS}; take bf16"
+        )
     if outputs % rows:
         raise InputError(
             f"{outputs} outputs are no multiple of a block's {rows}; take a smaller block"
@@ -146,7 +157,7 @@ def _entries(values: Array, rows: int, depth: int, merged: int) -> tuple[Array, 
     """First entry of each group, indices and values, with the padding that kernels prefetch.
 
     An entry holds ``merged`` blocks of its group, each output's side by side; a group whose blocks
-    do not fill its last entry repeats an index with zeros.
+    do not fill its last entry reads the first input for nothing.
     """
     values = np.pad(values, ((0, 0), (0, -values.shape[1] % depth)))
     outputs, inputs = values.shape

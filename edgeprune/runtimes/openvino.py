@@ -261,7 +261,14 @@ def _core(model: Path) -> Any:
     """
     core = _openvino().Core()
     if _holds_sparse_layers(model):
-        core.add_extension(str(openvino_extension()))
+        extension = openvino_extension()
+        try:
+            core.add_extension(str(extension))
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"OpenVINO cannot load the sparse operator {extension}: {_last_line(error)}; "
+                "install edgeprune again"
+            ) from error
     return core
 
 

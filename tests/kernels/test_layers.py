@@ -77,6 +77,22 @@ def test_three_layers_and_what_is_not_finite() -> None:
     np.testing.assert_array_equal(np.delete(spoilt, 3, 0), np.delete(expected, 3, 0))
 
 
+@pytest.mark.parametrize("second", KINDS, ids=str)
+def test_an_infinity_made_between_two_layers_spoils_its_row(second: Any) -> None:
+    """Dense gives NaN, whether a weight reads the infinity or not."""
+    weight = np.zeros((16, 4), np.float32)
+    weight[3] = 1e30
+    one = SparseLinear(pack(weight), np.zeros(16, np.float32))
+    kept = np.zeros((32, 16), np.float32)
+    kept[:, 8] = 1
+    two = SparseLinear(pack(kept, second[1], second[0]), np.zeros(32, np.float32))
+    x = np.zeros((20, 4), np.float32)
+    x[5] = 1e10
+    found = multiply_layers([one, two], x)
+    assert np.isnan(found[5]).all()
+    assert np.isfinite(np.delete(found, 5, 0)).all()
+
+
 def test_layers_that_do_not_fit_are_refused() -> None:
     rng = np.random.default_rng(0)
     one, two = (layer(rng, ("f32", (4, 1)), 5, 30) for _ in range(2))

@@ -214,3 +214,28 @@ def test_a_wrong_width_is_refused(core: ov.Core, tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(RuntimeError, match="x has 41 columns, the packed weight 40 inputs"):
         core.read_model(path)
+
+
+def test_a_weight_that_is_no_constant_is_refused(core: ov.Core, tmp_path: Path) -> None:
+    """Nothing would check it before it is read."""
+    path = as_onnx(masked_network((4, 1)), (4, 1), "f32", tmp_path / "n.onnx", [9])
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    model.graph.input.append(
+        helper.make_tensor_value_info(weight.name, TensorProto.UINT8, list(weight.dims))
+    )
+    del model.graph.initializer[0]
+    onnx.save(model, path)
+    with pytest.raises(RuntimeError, match="packed weights as constants"):
+        core.read_model(path)
+
+
+def test_layers_that_do_not_fit_one_another_are_refused(core: ov.Core, tmp_path: Path) -> None:
+    network = masked_network((4, 1))
+    path = as_onnx(network, (4, 1), "f32", tmp_path / "n.onnx", [9], together=True)
+    model = onnx.load(path)
+    inputs = model.graph.node[0].input
+    inputs[3], inputs[4] = inputs[1], inputs[2]
+    onnx.save(model, path)
+    with pytest.raises(RuntimeError, match="x has 96 columns, the packed weight 40 inputs"):
+        core.read_model(path)

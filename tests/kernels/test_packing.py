@@ -1,5 +1,8 @@
 """The packed form: what is refused, and that nothing altered is ever read."""
 
+import copy
+import gc
+import pickle
 import zlib
 from pathlib import Path
 from typing import Any
@@ -89,6 +92,9 @@ def test_with_a_right_checksum_offsets_are_checked_all_the_same(data: st.DataObj
         (np.zeros(8, np.float32), (4, 1), "f32", "float matrix"),
         (np.zeros((0, 8), np.float32), (4, 1), "f32", "float matrix"),
         (np.full((4, 8), np.nan, np.float32), (4, 1), "f32", "not finite"),
+        (np.full((4, 8), 1e300), (4, 1), "f32", "too large for f32"),
+        (np.full((4, 8), 3.4e38, np.float32), (4, 1), "bf16", "too large for bf16"),
+        (np.zeros((4, 70_000), np.float32), (4, 1), "int8", "too many for int8"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(
@@ -109,3 +115,18 @@ def test_a_scale_that_does_not_fit_is_refused(scale: npt.NDArray[Any]) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.epw cannot be read"):
         PackedWeight.load(tmp_path / "missing.epw")
+
+
+def test_copies_and_pickles_stand_alone() -> None:
+    packed = pack(np.eye(4, dtype=np.float32))
+    copies = [copy.copy(packed), copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))]
+    del packed
+    gc.collect()
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for one in copies:
+        np.testing.assert_array_equal(one.multiply(x), x)
+
+
+def test_the_packed_bytes_cannot_be_written_to() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        pack(np.eye(4, dtype=np.float32)).data[0] = 1

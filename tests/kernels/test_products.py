@@ -121,7 +121,9 @@ def test_parts_give_the_same_bits(isa: str, precision: str, block: Block) -> Non
 @pytest.mark.parametrize("block", [(4, 1), (16, 1)])
 def test_activations_equal_torch(isa: str, activation: str, block: Block) -> None:
     """Over all that a float can be, through a weight of one."""
-    values = np.concatenate([np.linspace(-20, 20, 4001), [-1e30, -90, -1e-20, 0, 1e-20, 90, 1e30]])
+    values = np.concatenate(
+        [np.linspace(-20, 20, 4001), [-1e38, -1e30, -90, -1e-20, 0, 1e-20, 90, 1e30]]
+    )
     weight = np.zeros((block[0], 1), np.float32)
     weight[0] = 1
     x = values.astype(np.float32)[:, None]
@@ -169,6 +171,9 @@ def test_a_given_output_is_written_to() -> None:
     np.testing.assert_array_equal(out, x)
     with pytest.raises(InputError, match="out has to be"):
         packed.multiply(x, out=np.empty((2, 5), np.float32))
+    out.flags.writeable = False
+    with pytest.raises(InputError, match="out has to be"):
+        packed.multiply(x, out=out)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ EDGEPRUNE_INLINE Floats exp_negative(Floats x) {
   power = power * fraction + 1.0f;
   // Unsigned, because what a NaN makes of this may wrap.
   const Words exponent = ((Words)shifted - 0x4B400000u) << 23;
-  return (Floats)((Words)power + exponent);
+  const Floats result = (Floats)((Words)power + exponent);
+  return scaled < -126.0f ? Floats{} : result;
 }
 
 EDGEPRUNE_INLINE Floats relu(Floats x) { return x < 0.0f ? Floats{} : x; }  // keeps a NaN

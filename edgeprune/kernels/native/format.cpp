@@ -81,7 +81,8 @@ const char* check_offsets(const Weights& w, uint32_t entries) {
   // Rows have room behind their last input for the rest of a block.
   const uint64_t inputs = (uint64_t{w.inputs} + w.depth - 1) / w.depth * w.depth;
   for (uint64_t i = 0; i < indices; ++i)
-    if (uint64_t{w.index[i]} + w.depth > inputs) return "an index lies outside the inputs";
+    if (uint64_t{w.index[i]} + w.depth > inputs || w.index[i] % w.depth)
+      return "an index lies outside the inputs";
   return nullptr;
 }
 
@@ -105,6 +106,8 @@ const char* parse(const void* data, size_t bytes, Weights* weights) {
   w.merge = inputs_merged(w.precision, w.rows, w.depth);
   if (w.merge == 0) return "there is no kernel for its block";
   if (w.outputs == 0 || w.inputs == 0 || w.outputs % w.rows != 0) return "its shape is impossible";
+  const uint32_t most = w.precision == Precision::int8 ? kMostInt8Inputs : kMostOfAnything;
+  if (w.inputs > most || w.outputs > kMostOfAnything) return "it is too large";
   w.groups = w.outputs / w.rows;
 
   const auto* behind = static_cast<const uint8_t*>(data) + sizeof header;

@@ -2,14 +2,16 @@
 //
 //   header      64 bytes
 //   begin       uint32[groups + 1]     first entry of each group of `rows` outputs
-//   index       uint32[entries * merge + padding]   the inputs an entry reads
-//   values      uint32[entries * rows * words + padding]
+//   index       uint32[(entries + padding) * indices]   the inputs an entry reads; one index where
+//               they are adjacent
+//   values      uint32[(entries + padding) * rows], or half of it for bfloat16 in wide blocks
 //   scale       float[outputs]         int8 only
 //   weight_sum  int32[outputs]         int8 only: what a zero point of one would add
 //
 // Every section starts at a multiple of 64 bytes. An entry is what one step of a kernel takes:
 // `rows` outputs by `merge` inputs. A word holds one float, two bfloat16 or four int8 weights of
-// one output, so entries of all precisions are `rows` words wide, whatever inputs they merge.
+// one output, so entries are `rows` words wide, whatever inputs they merge; those of wide blocks in
+// bfloat16 merge none and are half as wide.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +40,9 @@ static_assert(sizeof(Header) == 64 && offsetof(Header, crc) == 60);
 // Kernels read this many entries ahead of the last one, to prefetch.
 constexpr uint32_t kPaddingEntries = 8;
 
+// Sums of more products of bytes do not fit 32 bits; and 32-bit counts must not wrap.
+constexpr uint32_t kMostInt8Inputs = 1u << 16, kMostOfAnything = 1u << 30;
+
 // A packed weight whose every offset was checked.
 struct Weights {
   Precision precision;
@@ -57,7 +62,6 @@ struct Weights {
   const uint32_t* tile_index;
   const uint32_t* tile_values;
 
-  uint32_t entries() const { return begin[groups]; }
   // Adjacent inputs have one index together.
   uint32_t indices_per_entry() const { return depth == 1 ? merge : 1; }
 };

@@ -91,7 +91,9 @@ void pack_any_floats(const Weights& w, const float* floats, const RowFacts& fact
   for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
     if constexpr (P == Precision::int8)
       if (is_wide(w)) return pack_floats<P, Width, Layout::words>(floats, w.inputs, facts, panel);
-    if constexpr (P != Precision::f32)
+    if constexpr (P == Precision::f32)
+      scan_floats<Width>(floats, w.inputs, false, facts, panel.first_row);
+    else
       pack_floats<P, Width, Layout::planes>(floats, w.inputs, facts, panel);
   });
 }

@@ -48,11 +48,11 @@ uint64_t panel_bytes(const Weights& w, uint32_t width) {
   return round_up(inputs * width * element);
 }
 
-// The widest panel, but for the last rows: the narrowest that is not a quarter empty.
+// The widest panel, but for the last rows: the narrowest that takes them all.
 uint32_t panel_width(const Kernels& kernels, uint32_t rows_left) {
   uint32_t width = kernels.panel_widths[0];
   for (const uint32_t offered : kernels.panel_widths)
-    if (offered && rows_left <= offered - offered / 4) width = offered;
+    if (offered && rows_left <= offered) width = offered;
   return width;
 }
 
@@ -140,21 +140,38 @@ void hand_over(const Job& job, const Layer& layer, const RowFacts& facts, const 
                                    begin, end);
   });
   const bool as_it_is = next.weights.precision == Precision::f32;
-  if (as_it_is) {
-    for (size_t p = 0; p < panels.size(); ++p) panels[p].data = floats[p];
-    std::copy_n(facts.poison, job.rows + kWidestPanel, next_facts.poison);
-    return;
-  }
-  place_panels(next.weights, panels, packed);
+  if (!as_it_is) place_panels(next.weights, panels, packed);
+  for (size_t p = 0; as_it_is && p < panels.size(); ++p) panels[p].data = floats[p];
   in_parallel(job.parallel, [&](int i, int n) {
     for (size_t p = panels.size() * i / n; p < panels.size() * (i + 1) / n; ++p)
       job.kernels.pack_floats(next.weights, floats[p], next_facts, panels[p]);
   });
 }
 
-// What a thread keeps for each layer of a chain.
+// What is kept for each layer of a chain.
 struct LayerScratch {
   Scratch facts, panels, floats;
+};
+
+// Memory that a thread keeps from call to call, borrowed for one: a pool may run another call on this
+// thread while the first waits for its parts.
+class Borrowed {
+ public:
+  explicit Borrowed(size_t layers) {
+    std::swap(layers_, kept());
+    if (layers_.size() < layers) layers_.resize(layers);
+  }
+  ~Borrowed() { std::swap(layers_, kept()); }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  std::vector<LayerScratch>& layers() { return layers_; }
+
+ private:
+  static std::vector<LayerScratch>& kept() {
+    thread_local std::vector<LayerScratch> memory;
+    return memory;
+  }
+  std::vector<LayerScratch> layers_;
 };
 
 void multiply_by_panels(const Layer* layers, uint32_t count, const Job& job, const Input& x,
@@ -222,16 +239,15 @@ void multiply_each(const Layer* layers, uint32_t count, const Job& job, Input x,
 void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
               uint64_t y_stride, const Parallel& parallel) {
   if (x.rows == 0) return;
-  thread_local std::vector<LayerScratch> scratch;
-  if (scratch.size() < count) scratch.resize(count);
+  Borrowed scratch(count);
   const Job job{kernels, parallel, x.rows};
   const bool by_panels = std::all_of(layers, layers + count, [&](const Layer& layer) {
     return kernels.by_panels(layer.weights, x.rows);
   });
   if (by_panels)
-    multiply_by_panels(layers, count, job, x, y, y_stride, scratch);
+    multiply_by_panels(layers, count, job, x, y, y_stride, scratch.layers());
   else
-    multiply_each(layers, count, job, x, y, y_stride, scratch);
+    multiply_each(layers, count, job, x, y, y_stride, scratch.layers());
 }
 
 }  // namespace edgeprune

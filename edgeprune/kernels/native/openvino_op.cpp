@@ -8,6 +8,7 @@
 //               own); block, precision and sparsity only tell readers of the file what a packed
 //               weight holds
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -69,7 +70,7 @@ class SparseLinear : public ov::op::Op {
       m_scales.push_back(scale_of(m_scale[i]));
       const auto packed =
           ov::as_type_ptr<ov::op::v0::Constant>(input_value(1 + 2 * i).get_node_shared_ptr());
-      if (!packed) continue;
+      NODE_VALIDATION_CHECK(this, packed, "takes packed weights as constants");
       Weights weights;
       refuse(parse(packed->get_data_ptr(), packed->get_byte_size(), &weights));
       NODE_VALIDATION_CHECK(this, width.compatible(weights.inputs), "x has ", width,
@@ -79,6 +80,9 @@ class SparseLinear : public ov::op::Op {
                             "the packed weight has ", weights.outputs, " outputs, the bias ", bias);
       width = weights.outputs;
     }
+    for (const int64_t zero_point : m_zero_point)
+      NODE_VALIDATION_CHECK(this, zero_point >= 0 && zero_point <= 255, "zero point ", zero_point,
+                            " is no byte");
     NODE_VALIDATION_CHECK(this, width.compatible(m_features), "the packed weight has ", width,
                           " outputs, not ", m_features);
     if (ranked) shape[shape.size() - 1] = m_features;
@@ -123,7 +127,15 @@ class SparseLinear : public ov::op::Op {
     const uint32_t width = chain.front().weights.inputs;
     OPENVINO_ASSERT(!shape.empty() && shape.back() == width, "SparseLinear: x has shape ", shape,
                     ", the weight ", width, " inputs");
-    const auto rows = static_cast<uint32_t>(inputs[0].get_size() / width);
+    for (size_t i = 0; i < chain.size(); ++i) {
+      const Weights& w = chain[i].weights;
+      OPENVINO_ASSERT(inputs[2 + 2 * i].get_size() == w.outputs &&
+                          (i == 0 || chain[i - 1].weights.outputs == w.inputs),
+                      "SparseLinear: layer ", i, " does not fit what it is given");
+    }
+    const size_t all_rows = inputs[0].get_size() / width;
+    OPENVINO_ASSERT(all_rows <= kMostOfAnything, "SparseLinear: x has too many rows");
+    const auto rows = static_cast<uint32_t>(all_rows);
     shape.back() = chain.back().weights.outputs;
     outputs[0].set_shape(shape);
     const Parallel parallel{parallel_get_max_threads(), run};
@@ -140,19 +152,22 @@ class SparseLinear : public ov::op::Op {
 
   size_t layers() const { return get_input_size() / 2; }
 
-  // Packed weights are checked once where they lie; several streams may ask at the same time.
-  std::shared_ptr<const std::vector<Prepared>> prepared_of(const ov::TensorVector& inputs) const {
+  using Chain = std::vector<Prepared>;
+
+  // Prepared once for each place that the packed weights lie in: the runtime copies constants for
+  // each memory node of a machine. Several streams may ask at the same time.
+  std::shared_ptr<const Chain> prepared_of(const ov::TensorVector& inputs) const {
     std::vector<const void*> places;
     for (size_t i = 0; i < layers(); ++i) places.push_back(inputs[1 + 2 * i].data());
     const std::lock_guard<std::mutex> lock(m_mutex);
-    if (m_places != places) {
-      auto made = std::make_shared<std::vector<Prepared>>(layers());
+    auto& prepared = m_prepared[places];
+    if (!prepared) {
+      auto made = std::make_shared<Chain>(layers());
       for (size_t i = 0; i < layers(); ++i)
         refuse((*made)[i].open(places[i], inputs[1 + 2 * i].get_byte_size(), *available_kernels()[0]));
-      m_prepared = made;
-      m_places = places;
+      prepared = made;
     }
-    return m_prepared;
+    return prepared;
   }
 
   int64_t m_features = 0;
@@ -161,8 +176,7 @@ class SparseLinear : public ov::op::Op {
   std::vector<std::string> m_activation, m_scale, m_block, m_precision, m_sparsity;
   std::vector<float> m_scales;
   mutable std::mutex m_mutex;
-  mutable std::vector<const void*> m_places;
-  mutable std::shared_ptr<const std::vector<Prepared>> m_prepared;
+  mutable std::map<std::vector<const void*>, std::shared_ptr<const Chain>> m_prepared;
 };
 
 }  // namespace edgeprune

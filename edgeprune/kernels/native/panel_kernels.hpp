@@ -9,6 +9,7 @@
 namespace edgeprune::EDGEPRUNE_ISA {
 
 constexpr int kPrefetchAhead = 4;
+static_assert(kPrefetchAhead <= kPaddingEntries);
 constexpr uint32_t kTileOutputs = 64;  // finished and stored while they are in the first cache
 static_assert(kTileOutputs % kLanes == 0);
 
@@ -52,6 +53,11 @@ EDGEPRUNE_INLINE void sum_entries(const uint32_t* index, const uint32_t* values,
     }
 }
 
+// What the zero point added to the sums of an output. Unsigned, so that a false weight may wrap.
+inline uint32_t zeros_of(const Weights& w, const RowFacts& facts, uint32_t output) {
+  return static_cast<uint32_t>(facts.zero_point) * static_cast<uint32_t>(w.weight_sum[output]);
+}
+
 // What is the same for all rows of a tile, with room behind the last output.
 struct TileFacts {
   alignas(64) float bias[kTileOutputs] = {};
@@ -64,7 +70,7 @@ struct TileFacts {
     if (w.precision != Precision::int8) return;
     std::memcpy(scale, w.scale + first, outputs * sizeof(float));
     for (uint32_t n = 0; n < outputs; ++n)
-      zeros[n] = static_cast<uint32_t>(facts.zero_point * w.weight_sum[first + n]);
+      zeros[n] = zeros_of(w, facts, first + n);
   }
 };
 
@@ -137,8 +143,8 @@ EDGEPRUNE_INLINE void finish_to_floats(const Weights& w, const Panel& panel, con
     for (int v = 0; v < kVectors; ++v) {
       values[v] = load<Floats>(&sums[n][v * kLanes]);
       if constexpr (P == Precision::int8) {
-        const auto zeros = static_cast<uint32_t>(facts.zero_point * w.weight_sum[first + n]);
-        const Ints exact = (Ints)(load<Words>(&sums[n][v * kLanes]) - zeros);
+        const Words sum = load<Words>(&sums[n][v * kLanes]);
+        const Ints exact = (Ints)(sum - zeros_of(w, facts, first + n));
         values[v] = __builtin_convertvector(exact, Floats) *
                     (w.scale[first + n] * load<Floats>(scales + v * kLanes));
       }

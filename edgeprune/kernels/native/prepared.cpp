@@ -1,6 +1,7 @@
 #include "prepared.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace edgeprune {
 namespace {
@@ -17,6 +18,11 @@ uint32_t word_of(const Weights& w, uint32_t entry, uint32_t entries, uint32_t ou
 }  // namespace
 
 const char* Prepared::open(const void* data, size_t bytes, const Kernels& kernels) {
+  if (reinterpret_cast<uintptr_t>(data) % alignof(uint32_t)) {
+    copy_.resize((bytes + 3) / 4);
+    std::memcpy(copy_.data(), data, bytes);
+    data = copy_.data();
+  }
   if (const char* problem = parse(data, bytes, &weights_)) return problem;
   kernels_ = &kernels;
   if (kernels.wants_tiles(weights_)) make_tiles();

@@ -22,6 +22,8 @@ class Prepared {
  private:
   void make_tiles();
 
+  std::vector<uint32_t> copy_;  // where the packed weight is not aligned
+
   Weights weights_{};
   const Kernels* kernels_ = nullptr;
   std::vector<uint32_t> tile_begin_, tile_index_, tile_values_;

@@ -18,7 +18,6 @@ template <>
 struct Wide<Precision::f32> {
   using Sum = Floats;
   using Element = float;
-  using Activations = Floats;
   static constexpr int kWordsPerRow = 2;  // in half words
   static EDGEPRUNE_INLINE Floats weights(const uint8_t* at, int v) {
     return load<Floats>(at + v * kBytes);
@@ -60,7 +59,8 @@ EDGEPRUNE_INLINE void finish_row(const Weights& w, const RowFacts& facts, const 
   for (int v = 0; v < Vectors; ++v) {
     const uint32_t column = n + v * kLanes;
     if constexpr (P == Precision::int8) {
-      const Ints exact = sums[v] - facts.zero_point * load<Ints>(w.weight_sum + column);
+      const Words zeros = load<Words>(w.weight_sum + column) * static_cast<uint32_t>(facts.zero_point);
+      const Ints exact = (Ints)((Words)sums[v] - zeros);
       values[v] = __builtin_convertvector(exact, Floats) *
                   (load<Floats>(w.scale + column) * facts.scale[m]);
     } else {

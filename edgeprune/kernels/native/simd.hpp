@@ -69,8 +69,9 @@ EDGEPRUNE_INLINE V shuffle(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, I...);
 #else  // GCC before 12
   using Element = std::remove_reference_t<decltype(V{}[0])>;
-  using Index = std::conditional_t<sizeof(Element) == 4, int32_t,
-                                   std::conditional_t<sizeof(Element) == 2, int16_t, int8_t>>;
+  using Short = std::conditional_t<sizeof(Element) == 2, int16_t, int8_t>;
+  using Long = std::conditional_t<sizeof(Element) == 8, int64_t, int32_t>;
+  using Index = std::conditional_t<sizeof(Element) >= 4, Long, Short>;
   return __builtin_shuffle(a, b, Vector<Index, sizeof(V)>{I...});
 #endif
 }

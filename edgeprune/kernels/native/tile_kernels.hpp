@@ -12,7 +12,7 @@ namespace edgeprune::EDGEPRUNE_ISA {
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 
 constexpr int kTileRows = 16, kTileBytes = 64;
-// All tiles are full. What was configured before, and by whom, is restored.
+// All tiles are full. What was configured before is restored, though not what the tiles held.
 class TileConfiguration {
  public:
   TileConfiguration() {
@@ -23,6 +23,8 @@ class TileConfiguration {
       full.row_bytes[i] = kTileBytes;
       full.rows[i] = kTileRows;
     }
+    // The intrinsics do not tell the compiler which memory they read.
+    __asm__ volatile("" ::: "memory");
     _tile_loadconfig(&full);
   }
   ~TileConfiguration() { _tile_loadconfig(&before_); }
@@ -79,6 +81,7 @@ struct Gather<Precision::bf16, Width> {
 template <Precision P, int Width>
 EDGEPRUNE_INLINE void add_tile(const uint32_t* weights, const uint8_t* gathered) {
   constexpr int kBytesPerTile = kTileRows * kTileBytes;
+  __asm__ volatile("" ::: "memory");  // what was gathered is in memory now
   _tile_loadd(4, weights, kTileBytes);
   _tile_loadd(5, gathered, kTileBytes);
   EDGEPRUNE_ADD_TILES(0, 4, 5);
