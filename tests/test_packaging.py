@@ -47,7 +47,7 @@ def built_wheel(source: Path, out: Path, **environment: str) -> Path:
     subprocess.run(
         [*command, "--no-build-isolation", "-w", str(out), str(source)],
         check=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "CXXFLAGS": "-O0", **environment},  # quicker; nothing here is timed
     )
     return next(out.glob("edgeprune-*.whl"))
 

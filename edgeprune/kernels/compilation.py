@@ -135,13 +135,14 @@ def openvino_version(openvino: Path) -> str:
 def compile_one(
     source: str, target: Path, options: Sequence[str], flags: Sequence[str] = ()
 ) -> Path:
-    """Compile one file of ``native/`` to an object file.
+    """Compile one file of ``native/`` to an object file, with ``CXXFLAGS`` behind our own options.
 
     Raises:
         CompilationError: There is no compiler, or it failed.
     """
     path = str(SOURCES / source)
-    _run([*_found(), *_FLAGS, *options, *flags, "-c", path, "-o", str(target)])
+    users = shlex.split(os.environ.get("CXXFLAGS", ""))
+    _run([*_found(), *_FLAGS, *users, *options, *flags, "-c", path, "-o", str(target)])
     return target
 
 

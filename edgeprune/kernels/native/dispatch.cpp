@@ -58,7 +58,8 @@ List find_kernels() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  // Processors with a matrix unit add bfloat16 in vectors at half the pace of floats: not used there.
+  // Processors with a matrix unit add bfloat16 in vectors at half the pace of floats: these kernels
+  // take floats there.
   list.add(avx512 && has_amx(), amx::kernels);
   list.add(avx512 && __builtin_cpu_supports("avx512bf16"), avx512_bf16::kernels);
   list.add(avx512, avx512::kernels);

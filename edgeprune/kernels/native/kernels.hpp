@@ -56,7 +56,7 @@ struct Kernels {
   // The same, but every output becomes a row of floats [output][row], for a layer that follows.
   void (*multiply_to_floats)(const Weights&, const Panel&, const RowFacts&, const float* bias,
                              Activation, float* floats, uint32_t begin, uint32_t end);
-  // Such floats as the panel of the layer that follows. Float32 takes them as they are, and they are
+  // Such floats as the panel of the layer that follows. Float32 takes them as they are: they are
   // only looked at for what is not finite.
   void (*pack_floats)(const Weights&, const float* floats, const RowFacts&, const Panel&);
   // For wide blocks: the rows [begin, end), as floats or bytes, at a stride that does not alias.

@@ -153,8 +153,8 @@ struct LayerScratch {
   Scratch facts, panels, floats;
 };
 
-// Memory that a thread keeps from call to call, borrowed for one: a pool may run another call on this
-// thread while the first waits for its parts.
+// Memory that a thread keeps from call to call, borrowed for one: a pool may run another call on
+// this thread while the first waits for its parts.
 class Borrowed {
  public:
   explicit Borrowed(size_t layers) {

@@ -21,9 +21,9 @@ struct Layer {
   int32_t zero_point;
 };
 
-// One layer, or several of which each reads what the one before makes: between them activations stay
-// in panels. Threads share outputs by their nonzeros; the result does not depend on how many there
-// are. Throws std::bad_alloc.
+// One layer, or several of which each reads what the one before makes: between them activations
+// stay in panels. Threads share outputs by their nonzeros; the result does not depend on how many
+// there are. Throws std::bad_alloc.
 void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
               uint64_t y_stride, const Parallel& parallel);
 

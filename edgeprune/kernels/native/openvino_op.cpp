@@ -3,10 +3,10 @@
 //
 //   inputs      x (float32, last dimension = inputs), and for each layer its packed weight (uint8)
 //               and its bias (float32)
-//   attributes  features (outputs of the last layer), and for each layer its activation (none, relu,
-//               gelu, silu), scale and zero_point of int8 activations (scale 0: every row finds its
-//               own); block, precision and sparsity only tell readers of the file what a packed
-//               weight holds
+//   attributes  features (outputs of the last layer), and for each layer its activation (none,
+//               relu, gelu, silu), scale and zero_point of int8 activations (scale 0: every row
+//               finds its own); block, precision and sparsity only tell readers of the file what a
+//               packed weight holds
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -58,9 +58,10 @@ class SparseLinear : public ov::op::Op {
     NODE_VALIDATION_CHECK(this, count > 0 && get_input_size() == 1 + 2 * count,
                           "takes x, and a weight and a bias for each layer; it has ",
                           get_input_size(), " inputs");
-    NODE_VALIDATION_CHECK(
-        this, m_activation.size() == count && m_scale.size() == count && m_zero_point.size() == count,
-        "takes an activation, a scale and a zero point for each of its ", count, " layers");
+    const bool complete = m_activation.size() == count && m_scale.size() == count &&
+                          m_zero_point.size() == count;
+    NODE_VALIDATION_CHECK(this, complete, "takes an activation, a scale and a zero point for each ",
+                          "of its ", count, " layers");
     auto shape = get_input_partial_shape(0);
     const bool ranked = shape.rank().is_static() && shape.size() > 0;
     ov::Dimension width = ranked ? *shape.rbegin() : ov::Dimension::dynamic();
@@ -163,8 +164,9 @@ class SparseLinear : public ov::op::Op {
     auto& prepared = m_prepared[places];
     if (!prepared) {
       auto made = std::make_shared<Chain>(layers());
+      const Kernels& best = *available_kernels()[0];
       for (size_t i = 0; i < layers(); ++i)
-        refuse((*made)[i].open(places[i], inputs[1 + 2 * i].get_byte_size(), *available_kernels()[0]));
+        refuse((*made)[i].open(places[i], inputs[1 + 2 * i].get_byte_size(), best));
       prepared = made;
     }
     return prepared;

@@ -25,8 +25,8 @@ EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, Floats inve
   return low_bytes((Words)((Ints)(scaled + kRounding) + (zero_point - kRoundingBits)));
 }
 
-// Sizes of floats compare like the integers of their bits, and those of a NaN or an infinity are the
-// greatest: one maximum tells a row's scale, and whether the row is poisoned.
+// Sizes of floats compare like the integers of their bits, and those of a NaN or an infinity are
+// the greatest: one maximum tells a row's scale, and whether the row is poisoned.
 constexpr int32_t kInfinity = 0x7F800000;
 
 EDGEPRUNE_INLINE Ints greater(Ints greatest, Floats values) {
@@ -45,7 +45,8 @@ EDGEPRUNE_INLINE void scan_row(const float* row, uint32_t inputs, bool scaled,
   uint32_t k = 0;
   for (; k + 2 * kLanes <= inputs; k += 2 * kLanes)
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) largest[i] = greater(largest[i], load<Floats>(row + k + i * kLanes));
+    for (int i = 0; i < 2; ++i)
+      largest[i] = greater(largest[i], load<Floats>(row + k + i * kLanes));
   int32_t greatest = largest_lane(largest[0] > largest[1] ? largest[0] : largest[1]);
   for (; k < inputs; ++k) {
     int32_t size;
@@ -280,7 +281,8 @@ void pack_floats(const float* floats, uint32_t inputs, const RowFacts& facts, co
   auto* to = static_cast<uint8_t*>(panel.data);
   alignas(64) float inverse[Width] = {};
   if constexpr (P == Precision::int8)
-    for (int slot = 0; slot < Width; ++slot) inverse[slot] = 1.0f / facts.scale[panel.first_row + slot];
+    for (int slot = 0; slot < Width; ++slot)
+      inverse[slot] = 1.0f / facts.scale[panel.first_row + slot];
   if constexpr (L == Layout::words) {
     for (uint32_t k = 0; k < inputs; k += 4) {
       const float* rows[4];

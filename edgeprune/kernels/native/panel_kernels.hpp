@@ -97,8 +97,8 @@ EDGEPRUNE_INLINE void finish_rows(const TileFacts& tile, uint32_t low, const flo
   activate(values, activation);
 }
 
-// What the sums of the outputs [first, last) become, of one tile at most. Rows lie far apart, each in
-// a page of its own: all outputs of a row are stored before the next.
+// What the sums of the outputs [first, last) become, of one tile at most. Rows lie far apart, each
+// in a page of its own: all outputs of a row are stored before the next.
 template <Precision P, int Width>
 EDGEPRUNE_INLINE void finish_tile(const Weights& w, const Panel& panel, const RowFacts& facts,
                                   const Output& out, uint32_t first, uint32_t last,
@@ -126,7 +126,7 @@ EDGEPRUNE_INLINE void finish_tile(const Weights& w, const Panel& panel, const Ro
   }
 }
 
-// The same for a layer that follows: an output stays a row of as many floats as the panel has slots.
+// The same for a layer that follows: an output stays a row of as many floats as a panel has slots.
 template <Precision P, int Width>
 EDGEPRUNE_INLINE void finish_to_floats(const Weights& w, const Panel& panel, const RowFacts& facts,
                                        const float* bias, Activation activation, float* floats,

@@ -59,7 +59,8 @@ EDGEPRUNE_INLINE void finish_row(const Weights& w, const RowFacts& facts, const 
   for (int v = 0; v < Vectors; ++v) {
     const uint32_t column = n + v * kLanes;
     if constexpr (P == Precision::int8) {
-      const Words zeros = load<Words>(w.weight_sum + column) * static_cast<uint32_t>(facts.zero_point);
+      const auto zero_point = static_cast<uint32_t>(facts.zero_point);
+      const Words zeros = load<Words>(w.weight_sum + column) * zero_point;
       const Ints exact = (Ints)((Words)sums[v] - zeros);
       values[v] = __builtin_convertvector(exact, Floats) *
                   (load<Floats>(w.scale + column) * facts.scale[m]);
