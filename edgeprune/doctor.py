@@ -134,6 +134,7 @@ def _kernels_check() -> Check:
 def _operator_check() -> Check:
     """Whether OpenVINO takes the operator; nothing is compiled for the answer."""
     from edgeprune.kernels.extension import existing_extension
+    from edgeprune.runtimes.openvino import core_with_operator
 
     name = "sparse operator for openvino"
     path = existing_extension()
@@ -141,12 +142,9 @@ def _operator_check() -> Check:
         found = "not built for this version; it is compiled when it is first used"
         return Check(name, "warn", found)
     try:
-        import openvino
-
-        openvino.Core().add_extension(str(path))
-    except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return Check(name, "missing", lines[-1], f"delete {path}; it is compiled again")
+        core_with_operator()
+    except EdgepruneError as error:
+        return Check(name, "missing", str(error), f"delete {path}; it is compiled again")
     return Check(name, "ok", str(path))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from interleave import medians_us, wall_us
-from openvino_models import Opened, quantised
+from openvino_models import opened, quantised
 from quantised_onnx import write_quantised
 from rows import add_json_option, show_rows
 from sparse_encoder import (
@@ -31,6 +31,7 @@ from sparse_encoder import (
 )
 
 from edgeprune.console import progress
+from edgeprune.kernels.packing import block_name
 
 Key = tuple[str, str, str, float]  # engine, precision, block, sparsity
 # float32 keeps its attention in float32; elsewhere it runs at the runtime's default precision.
@@ -80,18 +81,18 @@ def all_rows(options: argparse.Namespace, size: str, folder: Path) -> Iterator[d
     dense_onnx(dense, x, path)
     int8 = quantised(path, [(array,)])
     calls: dict[Key, Callable[[], object]] = {
-        ("openvino", "f32", "-", 0.0): Opened(path, array, 1, "f32"),
-        ("openvino", "default", "-", 0.0): Opened(path, array, 1, None),
-        ("openvino", "int8", "-", 0.0): Opened(int8, array, 1, None),
+        ("openvino", "f32", "-", 0.0): opened(path, array, 1, "f32").infer_once,
+        ("openvino", "default", "-", 0.0): opened(path, array, 1).infer_once,
+        ("openvino", "int8", "-", 0.0): opened(int8, array, 1).infer_once,
     }
     for sparsity, (precision, block) in itertools.product(options.sparsities, KINDS):
-        name = "x".join(map(str, block))
+        name = block_name(block)
         network = encoder(size, block, sparsity)
         masked = folder / f"masked-{name}-{sparsity}.onnx"
         graph = dense_onnx(network, x, masked)
         made = sparse_onnx(masked, graph, network, (precision, block), folder / "sparse.onnx")
-        hint = "f32" if precision == "f32" else None
-        calls["edgeprune", precision, name, sparsity] = Opened(made, array, 1, hint)
+        hint = "f32" if precision == "f32" else "default"
+        calls["edgeprune", precision, name, sparsity] = opened(made, array, 1, hint).infer_once
     if options.torch:
         calls.update(torch_calls(options, size, x))
     named = {"/".join(map(str, key)): wall_us(call) for key, call in calls.items()}
@@ -128,7 +129,7 @@ def deepsparse_rows(
                 path = write_quantised(path, x.numpy(), folder / "peer-int8.onnx")
             ms = deepsparse_ms(options.deepsparse, path, x)
             if ms is not None:
-                name = "x".join(map(str, block))
+                name = block_name(block)
                 yield row(size, ("deepsparse", precision, name, sparsity), ms)
 
 

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from interleave import Timed, medians_us, wall_us
-from openvino_models import Floats, Opened, dense_model, quantised, sparse_model
+from openvino_models import Floats, dense_model, nodes_us, opened, quantised, sparse_model
 from rows import add_json_option, show_rows
+from sparse_encoder import mask_blocks
 
 from edgeprune.console import progress
 from edgeprune.kernels import (
@@ -34,13 +36,14 @@ from edgeprune.kernels import (
     pack,
 )
 from edgeprune.kernels.library import library
-from edgeprune.kernels.packing import PRECISIONS
+from edgeprune.kernels.packing import PRECISIONS, block_name
+from edgeprune.runtimes.openvino import OpenvinoSession
 
 SHAPES = ("128x384x1536", "128x768x3072", "128x1536x384", "16x384x1536", "1x768x3072")
 SPARSITIES = (0.0, 0.1, 0.5, 0.7, 0.8, 0.9, 0.95)
 # Above the second cache of anything edgeprune knows, so that weights are not in it.
 COLD_BYTES = 64 << 20
-TRIES = 5
+TRIES, WARM_UP = 5, 5
 
 
 def peak_gops(precision: str) -> float:
@@ -54,13 +57,11 @@ def peak_gops(precision: str) -> float:
 
 
 def random_weight(outputs: int, inputs: int, block: tuple[int, int], sparsity: float) -> Floats:
-    """With exactly that share of each output's blocks zero."""
-    rng = np.random.default_rng(0)
-    rows, depth = block
-    places = rng.random((outputs // rows, inputs // depth)).argsort(axis=1)
-    alive = places >= round(sparsity * (inputs // depth))
-    mask = np.repeat(np.repeat(alive, rows, 0), depth, 1)
-    return np.asarray(rng.standard_normal((outputs, inputs)) * mask / 20, np.float32)
+    """With exactly that share of each group of outputs' blocks zero."""
+    torch.manual_seed(0)
+    weight = torch.randn(outputs, inputs) / 20
+    mask_blocks(weight, block, sparsity)
+    return np.asarray(weight.numpy())
 
 
 class Bench:
@@ -76,23 +77,21 @@ class Bench:
         path = dense_model(self.rows, weight, self.bias, folder / f"{shape}.onnx")
         self.paths = {"f32": path, "bf16": path, "int8": quantised(path, [(self.x,)])}
 
-    def dense(self) -> dict[str, Opened]:
+    def dense(self) -> dict[str, OpenvinoSession]:
         """The dense models by precision, opened anew."""
         return {
-            precision: Opened(
-                path, self.x, self.threads, None if precision == "int8" else precision
-            )
-            for precision, path in self.paths.items()
+            name: opened(path, self.x, self.threads, "default" if name == "int8" else name)
+            for name, path in self.paths.items()
         }
 
-    def sparse(self, packed: PackedWeight, static: bool) -> tuple[Opened, Timed]:
+    def sparse(self, packed: PackedWeight, static: bool) -> tuple[OpenvinoSession, Timed]:
         """The product inside OpenVINO, and the kernel by itself."""
         scale = float(np.abs(self.x).max() / 127) if static and packed.precision == "int8" else 0.0
         layer = SparseLinear(packed, self.bias, scale=scale)
         path = sparse_model(self.rows, layer, self.folder / "sparse.onnx")
         out = np.empty((self.rows, self.outputs), np.float32)
         kernel = wall_us(lambda: multiply_layers([layer], self.x, out=out))
-        return Opened(path, self.x, self.threads, "f32"), kernel
+        return opened(path, self.x, self.threads, "f32"), kernel
 
 
 def measure(bench: Bench, packed: PackedWeight, options: argparse.Namespace) -> dict[str, float]:
@@ -106,10 +105,13 @@ def measure(bench: Bench, packed: PackedWeight, options: argparse.Namespace) -> 
         operator, kernel = bench.sparse(packed, options.static)
         models = {**bench.dense(), "op": operator}
         for model in models.values():
-            model.warm_up()
-        calls = {**{name: wall_us(model) for name, model in models.items()}, "kernel": kernel}
+            for _ in range(WARM_UP):
+                model.infer_once()
+            nodes_us(model)  # asking leaves the cold runs out of what follows
+        calls = {name: wall_us(model.infer_once) for name, model in models.items()}
+        calls["kernel"] = kernel
         wall = medians_us(calls, options.rounds, other.sum if options.cold else None)
-        seen = {name: model.nodes_us() for name, model in models.items()}
+        seen = {name: nodes_us(model) for name, model in models.items()}
         for name, us in {**seen, "kernel": wall["kernel"], "call": wall["op"]}.items():
             tries.setdefault(name, []).append(us)
     return {name: float(np.median(values)) for name, values in tries.items()}
@@ -125,7 +127,7 @@ def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 (precision, block)
                 for precision in options.precisions
                 for block in BLOCKS[precision]
-                if "x".join(map(str, block)) in options.blocks
+                if block_name(block) in options.blocks
             ]
             for (precision, block), sparsity in itertools.product(kinds, options.sparsities):
                 weight = random_weight(bench.outputs, bench.inputs, block, sparsity)
@@ -136,7 +138,7 @@ def all_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "m": bench.rows,
                     "k": bench.inputs,
                     "n": bench.outputs,
-                    "block": "x".join(map(str, block)),
+                    "block": block_name(block),
                     "sparsity": sparsity,
                     "precision": precision,
                     "isa": instruction_sets()[0],
@@ -155,7 +157,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="MxKxN")
-    known = sorted({"x".join(map(str, b)) for blocks in BLOCKS.values() for b in blocks})
+    known = sorted({block_name(b) for blocks in BLOCKS.values() for b in blocks})
     parser.add_argument("--blocks", nargs="+", default=known, choices=known)
     parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)

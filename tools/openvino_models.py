@@ -5,15 +5,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 
-from edgeprune import openvino_extension
 from edgeprune.kernels import SparseLinear
 from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
-from edgeprune.runtimes.openvino import OpenvinoRuntime
-
-WARM_UP = 5
+from edgeprune.runtimes.base import CompileOptions
+from edgeprune.runtimes.openvino import OpenvinoRuntime, OpenvinoSession
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,42 +58,14 @@ def quantised(path: Path, batches: list[tuple[Floats, ...]]) -> Path:
     return OpenvinoRuntime().quantise_int8(path, path.with_suffix(".int8.xml"), batches)
 
 
-class Opened:
-    """A compiled model with its input in place; calling it runs it once."""
+def opened(path: Path, x: Floats, threads: int, precision: str = "default") -> OpenvinoSession:
+    """A model with its input in place, that counts the time of its nodes."""
+    options = CompileOptions(threads=threads, precision=precision, profile=True)
+    session = OpenvinoRuntime().load(path, options)
+    session.set_inputs((x,))
+    return session
 
-    def __init__(self, path: Path, x: Floats, threads: int, precision: str | None) -> None:
-        core = ov.Core()
-        core.add_extension(str(openvino_extension()))
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERF_COUNT": True,
-        }
-        if precision:
-            settings["INFERENCE_PRECISION_HINT"] = precision
-        self._request = core.compile_model(path, "CPU", settings).create_infer_request()
-        self._request.set_input_tensor(0, ov.Tensor(x, shared_memory=True))
 
-        self._runs = 0
-        self._counted = (0, 0.0)
-
-    def __call__(self) -> None:
-        self._request.infer()
-        self._runs += 1
-
-    def warm_up(self) -> None:
-        """Run some times, and leave those out of :meth:`nodes_us`."""
-        for _ in range(WARM_UP):
-            self()
-        self._counted = (self._runs, self._mean_us())
-
-    def nodes_us(self) -> float:
-        """Mean time inside the model's nodes since it was warmed up."""
-        runs, mean_us = self._counted
-        return (self._mean_us() * self._runs - mean_us * runs) / (self._runs - runs)
-
-    def _mean_us(self) -> float:
-        """Over all runs, as the runtime counts it: in whole microseconds a node."""
-        entries = self._request.get_profiling_info()
-        return sum(1e6 * entry.real_time.total_seconds() for entry in entries)
+def nodes_us(session: OpenvinoSession) -> float:
+    """Time inside the nodes, as the runtime counts it: the mean over the runs since last asked."""
+    return sum(layer.us for layer in session.layer_times())

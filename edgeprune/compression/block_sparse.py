@@ -45,14 +45,6 @@ def block_sparse_levels(
         yield groups.weights().to(matrix.dtype)
 
 
-def relative_error(matrix: Tensor, sparse: Tensor, gram: Tensor) -> float:
-    """The squared error of a layer's output over its square, from the Gram matrix of its input."""
-    change = (sparse - matrix).double()
-    whole = matrix.double()
-    lost = ((change @ gram) * change).sum()
-    return float(lost / ((whole @ gram) * whole).sum().clamp_min(1e-30))
-
-
 class _Groups:
     """Groups of outputs that share their inputs, as blocks leave."""
 
@@ -61,16 +53,20 @@ class _Groups:
         self.gram = gram
         self.target = matrix.double().reshape(-1, rows, matrix.shape[1])
         self.alive = torch.ones(len(self.target), matrix.shape[1] // self.depth, dtype=torch.bool)
+        self.blocks = self.alive.numel()
         self.product = self.target @ gram
         self.solved = self.target.clone()
-        self.blocks = self.alive.numel()
+        # Of letting each block go next, (groups, blocks); at first all groups share one inverse.
+        self.losses = self._losses(
+            self._by_block(self.target).transpose(1, 2), torch.linalg.cholesky(gram)
+        )
 
     def remove_down_to(self, count: int) -> None:
         """Let blocks go until that many are left."""
         while (left := int(self.alive.sum())) > count:
             share = _FIRST_SHARE if left == self.blocks else _SHARE
             leaving = min(left - count, max(1, int(share * left)))
-            chosen = torch.topk(self._losses().flatten(), leaving, largest=False).indices
+            chosen = torch.topk(self.losses.flatten(), leaving, largest=False).indices
             self.alive.view(-1)[chosen] = False
             self._solve()
 
@@ -78,24 +74,9 @@ class _Groups:
         """(outputs, inputs)."""
         return self.solved.flatten(0, 1)
 
-    def _losses(self) -> Tensor:
-        """The loss of letting each block go next, (groups, blocks); infinite where it went."""
-        losses = torch.full(self.alive.shape, torch.inf, dtype=torch.float64)
-        if self.alive.all():
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.gram))
-            weights = self._by_block(self.target).transpose(1, 2)
-            return self._block_losses(weights, self._diagonal_blocks(inverse))
-        for group, alive in enumerate(self.alive):
-            if alive.any():
-                index = self._columns(alive)
-                factor = torch.linalg.cholesky(self.gram[index][:, index])
-                diagonal = self._diagonal_blocks(torch.cholesky_inverse(factor))
-                weights = self._by_block(self.solved[group][:, index]).transpose(0, 1)
-                losses[group, alive] = self._block_losses(weights, diagonal)
-        return losses
-
-    def _block_losses(self, weights: Tensor, diagonal: Tensor) -> Tensor:
-        """Of weights (..., blocks, rows, depth) with their blocks of the inverse."""
+    def _losses(self, weights: Tensor, factor: Tensor) -> Tensor:
+        """Of weights (..., blocks, rows, depth) with the Cholesky factor of their inputs."""
+        diagonal = self._diagonal_blocks(torch.cholesky_inverse(factor))
         if self.depth == 1:
             return torch.div(weights.square().sum((-1, -2)), diagonal[:, 0, 0])
         turned = weights.transpose(-1, -2)
@@ -117,11 +98,14 @@ class _Groups:
         return (first[:, None] + torch.arange(self.depth)).flatten()
 
     def _solve(self) -> None:
-        """The weights of what stays, for the least squares of the whole product."""
+        """Least squares of the whole product with what stays; what letting more go would cost."""
         self.solved = torch.zeros_like(self.target)
+        self.losses = torch.full_like(self.losses, torch.inf)
         for group, alive in enumerate(self.alive):
             if alive.any():
                 index = self._columns(alive)
                 factor = torch.linalg.cholesky(self.gram[index][:, index])
-                solution = torch.cholesky_solve(self.product[group][:, index].T, factor)
-                self.solved[group][:, index] = solution.T
+                solution = torch.cholesky_solve(self.product[group][:, index].T, factor).T
+                self.solved[group][:, index] = solution
+                weights = self._by_block(solution).transpose(0, 1)
+                self.losses[group, alive] = self._losses(weights, factor)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.kernels.layers import SparseLinear
+from edgeprune.kernels.packing import block_name
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +41,7 @@ def sparse_node(
         "activation": [layer.activation for layer in layers],
         "scale": [f"{layer.scale:.9g}" for layer in layers],
         "zero_point": [layer.zero_point for layer in layers],
-        "block": ["x".join(map(str, layer.weight.block)) for layer in layers],
+        "block": [block_name(layer.weight.block) for layer in layers],
         "precision": [layer.weight.precision for layer in layers],
         "sparsity": [f"{layer.weight.sparsity:.4f}" for layer in layers],
     }

@@ -104,8 +104,8 @@ def pack_bytes(
             f"{dense.shape}"
         )
     if block not in BLOCKS.get(precision, ()):
-        known = ", ".join(f"{r}x{c}" for r, c in BLOCKS.get(precision, ())) or "nothing"
-        raise InputError(f"no kernel for blocks of {block[0]}x{block[1]} in {precision}: {known}")
+        known = ", ".join(map(block_name, BLOCKS.get(precision, ()))) or "nothing"
+        raise InputError(f"no kernel for blocks of {block_name(block)} in {precision}: {known}")
     if not (np.abs(dense) <= _MOST[precision]).all():
         raise InputError(
             f"a weight to pack holds values that are not finite, or too large for {precision}"
@@ -139,6 +139,11 @@ def pack_bytes(
         _HEADER.size + _CRC.size + len(body),
     )
     return header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def block_name(block: tuple[int, int]) -> str:
+    """As people write it: ``4x1`` is four outputs by one input."""
+    return f"{block[0]}x{block[1]}"
 
 
 def entry_weights(precision: Precision, block: tuple[int, int]) -> int:

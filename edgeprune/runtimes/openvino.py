@@ -115,7 +115,8 @@ class OpenvinoRuntime:
             raise InputError(f"precision {options.precision!r} is not known; use one of {known}")
         if not artifact.is_file():
             raise InputError(f"{artifact} is not there: give an OpenVINO .xml file")
-        core = _core(artifact)
+        sparse = _holds_sparse_layers(artifact)
+        core = core_with_operator() if sparse else _openvino().Core()
         try:
             compiled = core.compile_model(str(artifact), "CPU", _properties(options))
         except RuntimeError as error:
@@ -253,22 +254,21 @@ def _openvino() -> Any:
     return openvino
 
 
-def _core(model: Path) -> Any:
-    """A core that knows our operator where the model holds it.
+def core_with_operator() -> Any:
+    """A core of OpenVINO that knows our operator.
 
     Raises:
-        UnavailableError: The model needs the operator, and it cannot be had here.
+        UnavailableError: OpenVINO or the operator cannot be had here.
     """
     core = _openvino().Core()
-    if _holds_sparse_layers(model):
-        extension = openvino_extension()
-        try:
-            core.add_extension(str(extension))
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"OpenVINO cannot load the sparse operator {extension}: {_last_line(error)}; "
-                "install edgeprune again"
-            ) from error
+    extension = openvino_extension()
+    try:
+        core.add_extension(str(extension))
+    except RuntimeError as error:
+        raise UnavailableError(
+            f"OpenVINO cannot load the sparse operator {extension}: {_last_line(error)}; "
+            "install edgeprune again"
+        ) from error
     return core
 
 
@@ -283,7 +283,7 @@ def _holds_sparse_layers(model: Path) -> bool:
 def _convert(openvino: Any, onnx: Path) -> Any:
     try:
         if _holds_sparse_layers(onnx):
-            return _core(onnx).read_model(str(onnx))
+            return core_with_operator().read_model(str(onnx))
         return openvino.convert_model(str(onnx))
     except UnavailableError:
         raise

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgeprune.compression.block_sparse import block_sparse_levels, relative_error
+from edgeprune.compression.block_sparse import block_sparse_levels
 
 DAMPING = 1e-3
 
@@ -18,6 +18,14 @@ def random_gram(inputs: int, seed: int, rank: int = 400) -> Tensor:
     mixing = torch.randn(inputs, inputs, generator=random, dtype=torch.float64)
     x = torch.randn(rank, inputs, generator=random, dtype=torch.float64) @ mixing
     return x.T @ x / rank
+
+
+def relative_error(matrix: Tensor, sparse: Tensor, gram: Tensor) -> float:
+    """The squared error of a layer's output over its square, from the Gram matrix of its input."""
+    change = (sparse - matrix).double()
+    whole = matrix.double()
+    lost = ((change @ gram) * change).sum()
+    return float(lost / ((whole @ gram) * whole).sum().clamp_min(1e-30))
 
 
 def alive_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:

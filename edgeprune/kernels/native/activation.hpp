@@ -10,8 +10,8 @@ namespace edgeprune::EDGEPRUNE_ISA {
 EDGEPRUNE_INLINE Floats exp_negative(Floats x) {
   const Floats scaled = x * 1.44269504f;
   const Floats bounded = scaled < -126.0f ? Floats{} - 126.0f : scaled;
-  const Floats shifted = bounded + 12582912.0f;  // the sum's last bits are the rounded integer
-  const Floats fraction = bounded - (shifted - 12582912.0f);
+  const Floats shifted = bounded + kRounding;
+  const Floats fraction = bounded - (shifted - kRounding);
   Floats power = Floats{} + 1.5403530e-4f;
   power = power * fraction + 1.33335581e-3f;
   power = power * fraction + 9.61812911e-3f;
@@ -20,7 +20,7 @@ EDGEPRUNE_INLINE Floats exp_negative(Floats x) {
   power = power * fraction + 6.93147181e-1f;
   power = power * fraction + 1.0f;
   // Unsigned, because what a NaN makes of this may wrap.
-  const Words exponent = ((Words)shifted - 0x4B400000u) << 23;
+  const Words exponent = ((Words)shifted - kRoundingBits) << 23;
   const Floats result = (Floats)((Words)power + exponent);
   return scaled < -126.0f ? Floats{} : result;
 }

@@ -100,14 +100,10 @@ struct Dot<Precision::int8, Width> {
     Bytes x[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = load<Bytes>(panel + uint64_t{index[i]} * Width);
-    const auto low01 = (Halves)interleave_lanes<false>(x[0], x[1]);
-    const auto low23 = (Halves)interleave_lanes<false>(x[2], x[3]);
-    const auto high01 = (Halves)interleave_lanes<true>(x[0], x[1]);
-    const auto high23 = (Halves)interleave_lanes<true>(x[2], x[3]);
-    words[0] = (Words)interleave_lanes<false>(low01, low23);
-    words[1] = (Words)interleave_lanes<true>(low01, low23);
-    words[2] = (Words)interleave_lanes<false>(high01, high23);
-    words[3] = (Words)interleave_lanes<true>(high01, high23);
+    Halves merged[4];
+    interleave_four(x, merged);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) words[i] = (Words)merged[i];
   }
   static EDGEPRUNE_INLINE Sum add(Sum sum, Words words, uint32_t weight) {
     return add_products(sum, words, broadcast<Words>(weight));

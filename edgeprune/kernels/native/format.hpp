@@ -43,6 +43,9 @@ constexpr uint32_t kPaddingEntries = 8;
 // Sums of more products of bytes do not fit 32 bits; and 32-bit counts must not wrap.
 constexpr uint32_t kMostInt8Inputs = 1u << 16, kMostOfAnything = 1u << 30;
 
+// Words of a tile in one direction: of one output, and outputs.
+constexpr uint32_t kTileWords = 16;
+
 // A packed weight whose every offset was checked.
 struct Weights {
   Precision precision;

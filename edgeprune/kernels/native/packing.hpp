@@ -7,8 +7,6 @@
 
 namespace edgeprune::EDGEPRUNE_ISA {
 
-constexpr float kRounding = 12582912.0f;  // added to a small float, its last bits are the integer
-constexpr int32_t kRoundingBits = 0x4B400000;
 constexpr uint32_t kChunk = 256;  // inputs converted at once, so that they stay in the first cache
 
 EDGEPRUNE_INLINE Vector<uint16_t, kBytes / 2> as_bfloat16(Floats values) {
@@ -22,7 +20,8 @@ EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, Floats inve
   Floats scaled = values * inverse_scale;
   scaled = scaled > low ? scaled : low;  // takes a NaN, too
   scaled = scaled < high ? scaled : high;
-  return low_bytes((Words)((Ints)(scaled + kRounding) + (zero_point - kRoundingBits)));
+  const uint32_t offset = static_cast<uint32_t>(zero_point) - kRoundingBits;
+  return low_bytes((Words)(scaled + kRounding) + offset);
 }
 
 // Sizes of floats compare like the integers of their bits, and those of a NaN or an infinity are
@@ -241,14 +240,10 @@ EDGEPRUNE_INLINE void store_word_row(const float* const (&inputs)[4], const floa
     Bytes x[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = load<Bytes>(natural[i] + slot);
-    const auto low01 = (Halves)interleave_lanes<false>(x[0], x[1]);
-    const auto low23 = (Halves)interleave_lanes<false>(x[2], x[3]);
-    const auto high01 = (Halves)interleave_lanes<true>(x[0], x[1]);
-    const auto high23 = (Halves)interleave_lanes<true>(x[2], x[3]);
-    store(to + slot * 4, interleave_lanes<false>(low01, low23));
-    store(to + slot * 4 + 16, interleave_lanes<true>(low01, low23));
-    store(to + slot * 4 + 32, interleave_lanes<false>(high01, high23));
-    store(to + slot * 4 + 48, interleave_lanes<true>(high01, high23));
+    Halves merged[4];
+    interleave_four(x, merged);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) store(to + slot * 4 + 16 * i, merged[i]);
   }
 }
 

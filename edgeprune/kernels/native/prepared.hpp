@@ -7,9 +7,6 @@
 
 namespace edgeprune {
 
-// Words of a tile in one direction: of one output, and outputs.
-constexpr uint32_t kTileWords = 16;
-
 class Prepared {
  public:
   // The packed weight has to stay where it is. Returns what is wrong with it, or nullptr.

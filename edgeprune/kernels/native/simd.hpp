@@ -100,6 +100,24 @@ EDGEPRUNE_INLINE V interleave_lanes(V a, V b) {
   return shuffle_by<Pick>(a, b);
 }
 
+// Four vectors interleaved in the same way: a0 b0 c0 d0 a1 ... in four vectors. `Pairs` has
+// elements twice as wide, which the second step moves as one.
+template <class Pairs, class V>
+EDGEPRUNE_INLINE void interleave_four(const V (&from)[4], Pairs (&to)[4]) {
+  const auto low01 = (Pairs)interleave_lanes<false>(from[0], from[1]);
+  const auto low23 = (Pairs)interleave_lanes<false>(from[2], from[3]);
+  const auto high01 = (Pairs)interleave_lanes<true>(from[0], from[1]);
+  const auto high23 = (Pairs)interleave_lanes<true>(from[2], from[3]);
+  to[0] = interleave_lanes<false>(low01, low23);
+  to[1] = interleave_lanes<true>(low01, low23);
+  to[2] = interleave_lanes<false>(high01, high23);
+  to[3] = interleave_lanes<true>(high01, high23);
+}
+
+// Added to a small float, its last bits are the nearest integer.
+constexpr float kRounding = 12582912.0f;
+constexpr uint32_t kRoundingBits = 0x4B400000;
+
 // One over x to the last bit or two: a vector's division takes as long as sixteen multiplications.
 EDGEPRUNE_INLINE Floats reciprocal(Floats x) {
 #if defined(__AVX512F__)
@@ -148,7 +166,6 @@ EDGEPRUNE_INLINE Words join_quarters(const uint8_t* const (&from)[kLanes / 4]) {
 
 // Four words from each of as many rows as a vector has lanes, as four columns of them.
 EDGEPRUNE_INLINE void transpose(const uint8_t* const (&rows)[kLanes], Words (&columns)[4]) {
-  using Doubles = Vector<uint64_t>;
   Words mixed[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
@@ -157,14 +174,10 @@ EDGEPRUNE_INLINE void transpose(const uint8_t* const (&rows)[kLanes], Words (&co
     for (int i = 0; i < kLanes / 4; ++i) quarters[i] = rows[4 * i + j];
     mixed[j] = join_quarters(quarters);
   }
-  const auto low01 = (Doubles)interleave_lanes<false>(mixed[0], mixed[1]);
-  const auto high01 = (Doubles)interleave_lanes<true>(mixed[0], mixed[1]);
-  const auto low23 = (Doubles)interleave_lanes<false>(mixed[2], mixed[3]);
-  const auto high23 = (Doubles)interleave_lanes<true>(mixed[2], mixed[3]);
-  columns[0] = (Words)interleave_lanes<false>(low01, low23);
-  columns[1] = (Words)interleave_lanes<true>(low01, low23);
-  columns[2] = (Words)interleave_lanes<false>(high01, high23);
-  columns[3] = (Words)interleave_lanes<true>(high01, high23);
+  Vector<uint64_t> interleaved[4];
+  interleave_four(mixed, interleaved);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) columns[j] = (Words)interleaved[j];
 }
 
 // Words of four bytes to four planes: all first bytes, all second bytes, and so on.

@@ -11,7 +11,8 @@ namespace edgeprune::EDGEPRUNE_ISA {
 
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 
-constexpr int kTileRows = 16, kTileBytes = 64;
+constexpr int kTileRows = kTileWords, kTileBytes = 4 * kTileWords;
+
 // All tiles are full. What was configured before is restored, though not what the tiles held.
 class TileConfiguration {
  public:
@@ -136,7 +137,7 @@ EDGEPRUNE_INLINE void sum_tiles(const Weights& w, const uint8_t* panel, uint32_t
 #pragma GCC unroll 4
       for (int v = 0; v < Width / 16; ++v) store(place[v][i], words[v]);
     }
-    add_tile<P, Width>(w.tile_values + uint64_t{tile} * kTileRows * 16, &place[0][0][0]);
+    add_tile<P, Width>(w.tile_values + uint64_t{tile} * kTileRows * kTileWords, &place[0][0][0]);
   }
   store_tiles<Width>(sums);
 }
