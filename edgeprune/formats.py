@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeprune.errors import InputError
@@ -10,6 +10,8 @@ from edgeprune.errors import InputError
 Precision = Literal["default", "f32", "bf16", "int8"]
 Block = tuple[int, int]
 
+# What a block is cut down to where it does not divide the outputs that a plan leaves.
+_SMALLER: tuple[Block, ...] = ((4, 1), (1, 1))
 _SPARSE = re.compile(r"(f32|bf16|int8)-([1-9]\d*)x([1-9]\d*)-(\d{1,2}(?:\.\d+)?)")
 
 
@@ -38,6 +40,13 @@ class Format:
         if self.block is None:
             return "dense" if self.precision == "default" else self.precision
         return f"{self.precision}-{self.block[0]}x{self.block[1]}"
+
+    def fitted(self, outputs: int) -> "Format":
+        """This format, with the largest part of its block that divides a number of outputs."""
+        if self.block is None or outputs % self.block[0] == 0:
+            return self
+        smaller = next(block for block in _SMALLER if outputs % block[0] == 0)
+        return replace(self, block=smaller)
 
     def __str__(self) -> str:
         return f"{self.family}-{100 * self.sparsity:g}" if self.sparse else self.family

@@ -13,9 +13,9 @@ from edgeprune.compression.alternatives import Alternatives, kept_units
 from edgeprune.compression.calibration import Batch
 from edgeprune.compression.consumers import reduced_weights
 from edgeprune.compression.fidelity import output_error, run_batches
-from edgeprune.compression.layers import weighted_layers
 from edgeprune.compression.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
 from edgeprune.errors import StructureError
+from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network
 
 Kept = Mapping[str, npt.NDArray[np.int64]]

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgeprune.compression.layers import WeightedLayer
 from edgeprune.compression.second_order import Consumer, compensate
+from edgeprune.graph.layers import WeightedLayer
 from edgeprune.graph.structure import Slot, Structure
 
 

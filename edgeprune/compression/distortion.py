@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from edgeprune.compression.consumers import reduced_weights
 from edgeprune.compression.executor import Environment, Executor
 from edgeprune.compression.fidelity import output_error
-from edgeprune.compression.layers import weighted_layers
+from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.structure import Structure
 
 # Between so many measured levels the distortion is interpolated; it is smooth in the level.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.compression.executor import Environment, Executor
-from edgeprune.compression.layers import WeightedLayer
+from edgeprune.graph.layers import WeightedLayer
 
 _ROWS_AT_ONCE = 1 << 16
 # Neighbouring positions of a convolution say much the same: so many rows, or so many times the

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgeprune.compression.emptied import ADD, EmptiedSum, emptied_sum
 from edgeprune.compression.executor import Executor
-from edgeprune.compression.layers import WeightedLayer
+from edgeprune.graph.layers import WeightedLayer
 
 aten = torch.ops.aten
 _TRANSPARENT = {aten.dropout.default, aten.alias.default, aten.contiguous.default}

@@ -16,7 +16,7 @@ from edgeprune.compression.criteria import criterion
 from edgeprune.compression.criteria.context import CriterionContext
 from edgeprune.compression.distortion import measure_distortions
 from edgeprune.compression.gram import input_grams
-from edgeprune.compression.layers import weighted_layers
+from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network
 
 _GRADIENT_SAMPLES = 192

@@ -16,7 +16,7 @@ from edgeprune.compression import least_squares
 from edgeprune.compression.emptied import EmptiedSum, emptied_sum
 from edgeprune.compression.executor import Environment, Executor, Values
 from edgeprune.compression.landing import Landing, affine, landing, rectified, residual_sums
-from edgeprune.compression.layers import WeightedLayer, weighted_layers
+from edgeprune.graph.layers import WeightedLayer, weighted_layers
 
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
 Survivors = Callable[[str, int], Tensor | None]

@@ -1,6 +1,6 @@
 """What every runtime offers: ONNX to its own artifact, sessions that run it, layer times."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,8 +90,13 @@ class Runtime(Protocol):
     def convert(self, onnx: Path, out: Path) -> Path:
         """Write the artifact made from an ONNX file to ``out``; gives the path to open."""
 
-    def quantise_int8(self, onnx: Path, out: Path, batches: Iterable[Arrays]) -> Path:
-        """Write an int8 artifact, calibrated on ``batches``; gives the path to open."""
+    def quantise_int8(
+        self, onnx: Path, out: Path, batches: Iterable[Arrays], layers: Sequence[str] | None = None
+    ) -> Path:
+        """Write an int8 artifact, calibrated on ``batches``; gives the path to open.
+
+        ``layers`` names the graph nodes whose layers become int8, all by default.
+        """
 
     def load(self, artifact: Path, options: CompileOptions) -> Session:
         """Compile and open an artifact."""

@@ -1,11 +1,10 @@
 """OpenVINO on the CPU: ONNX to IR, int8 by NNCF, sessions with per-layer times."""
 
-import contextlib
 import errno
 import importlib.util
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from edgeprune.errors import InputError, UnavailableError
 from edgeprune.kernels.extension import openvino_extension
 from edgeprune.kernels.onnx_node import OPERATOR
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
+from edgeprune.runtimes.openvino_int8 import last_line, quantise
 from edgeprune.runtimes.openvino_program import PROGRAM
 from edgeprune.runtimes.telemetry import silence
 
@@ -52,13 +52,16 @@ class OpenvinoRuntime:
         model = _convert(openvino, onnx)
         return _save(openvino, model, out)
 
-    def quantise_int8(self, onnx: Path, out: Path, batches: Iterable[Arrays]) -> Path:
+    def quantise_int8(
+        self, onnx: Path, out: Path, batches: Iterable[Arrays], layers: Sequence[str] | None = None
+    ) -> Path:
         """Post-training int8 of weights and activations by NNCF, calibrated on ``batches``.
 
         Args:
             onnx: The float model, static shapes.
             out: The IR to write.
             batches: Input tuples; each must have the shapes of the model.
+            layers: Graph nodes whose layers become int8; all by default.
 
         Raises:
             InputError: OpenVINO cannot read the file, or NNCF cannot quantise the model.
@@ -66,29 +69,7 @@ class OpenvinoRuntime:
             WorkspaceError: The disk is full, or the folder cannot be written.
         """
         openvino = _openvino()
-        try:
-            with _quiet_stdout():
-                import nncf
-        except ImportError as error:
-            raise UnavailableError(
-                "int8 needs NNCF, which is not installed: pip install 'edgeprune[openvino]'"
-            ) from error
-        model = _convert(openvino, onnx)
-        samples = [list(as_arrays(batch)) for batch in batches]
-        if not samples:
-            raise InputError("int8 calibration got no batch: give at least one")
-        transformer = any(op.get_type_name() == "Softmax" for op in model.get_ops())
-        kind = nncf.ModelType.TRANSFORMER if transformer else None
-        try:
-            with _quiet_stdout():
-                quantised = nncf.quantize(
-                    model, nncf.Dataset(samples), subset_size=len(samples), model_type=kind
-                )
-        except Exception as error:  # NNCF and what it runs raise many unrelated types
-            raise InputError(
-                f"NNCF cannot quantise {onnx}: {_last_line(error)}; "
-                "check the calibration batches, or try another version of nncf"
-            ) from error
+        quantised = quantise(_convert(openvino, onnx), onnx, batches, layers)
         return _save(openvino, quantised, out)
 
     def app_program(
@@ -120,7 +101,7 @@ class OpenvinoRuntime:
         try:
             compiled = core.compile_model(str(artifact), "CPU", _properties(options))
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot open {artifact}: {_last_line(error)}") from error
+            raise InputError(f"OpenVINO cannot open {artifact}: {last_line(error)}") from error
         return OpenvinoSession(compiled)
 
     def size_bytes(self, artifact: Path) -> int:
@@ -266,7 +247,7 @@ def core_with_operator() -> Any:
         core.add_extension(str(extension))
     except RuntimeError as error:
         raise UnavailableError(
-            f"OpenVINO cannot load the sparse operator {extension}: {_last_line(error)}; "
+            f"OpenVINO cannot load the sparse operator {extension}: {last_line(error)}; "
             "install edgeprune again"
         ) from error
     return core
@@ -288,7 +269,7 @@ def _convert(openvino: Any, onnx: Path) -> Any:
     except UnavailableError:
         raise
     except Exception as error:  # the converter raises many unrelated types
-        raise InputError(f"OpenVINO cannot convert {onnx}: {_last_line(error)}") from error
+        raise InputError(f"OpenVINO cannot convert {onnx}: {last_line(error)}") from error
 
 
 def _save(openvino: Any, model: Any, out: Path) -> Path:
@@ -316,17 +297,3 @@ def _properties(options: CompileOptions) -> dict[str, Any]:
     if options.cache_dir is not None:
         properties["CACHE_DIR"] = options.cache_dir
     return properties
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """NNCF reports on stdout, which belongs to results."""
-    import sys
-
-    with contextlib.redirect_stdout(sys.stderr):
-        yield

@@ -12,9 +12,9 @@ from edgeprune.compression.distortion import interpolate, measure_distortions
 from edgeprune.compression.executor import Executor
 from edgeprune.compression.fidelity import output_error, run_batches
 from edgeprune.compression.gram import input_grams
-from edgeprune.compression.layers import weighted_layers
 from edgeprune.compression.offer import consumer_grams
 from edgeprune.graph.capture import capture
+from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network, analyse
 
 

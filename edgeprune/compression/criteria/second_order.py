@@ -6,8 +6,8 @@ import numpy.typing as npt
 from edgeprune.compression.consumers import consumers
 from edgeprune.compression.criteria.context import CriterionContext
 from edgeprune.compression.criteria.magnitude import Magnitude
-from edgeprune.compression.layers import weighted_layers
 from edgeprune.compression.second_order import removal_order
+from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.structure import Structure
 
 

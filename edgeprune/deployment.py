@@ -1,0 +1,109 @@
+"""From a graph and its layers' formats to the artifact that a runtime opens."""
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.atomic import atomic_path
+from edgeprune.formats import DENSE_INT8, Format, Formats
+from edgeprune.graph.layers import WeightedLayer, weighted_layers
+from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.graph.sites import fused_activation, layer_behind
+from edgeprune.kernels.layers import SparseLinear
+from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
+from edgeprune.kernels.packed import pack
+from edgeprune.runtimes.base import Arrays, Runtime
+
+_SPARSE_ONNX = "sparse.onnx"
+
+
+def write_artifact(
+    module: fx.GraphModule,
+    formats: Formats,
+    example_inputs: Sequence[Tensor],
+    onnx: Path,
+    out: Path,
+    runtime: Runtime,
+    samples: Iterable[Arrays] = (),
+) -> Path:
+    """Export a graph and make the artifact in which every layer has its format.
+
+    Args:
+        module: Its weights hold the zeros of sparse formats.
+        formats: By layer; layers that the graph does not have any more are passed over.
+        example_inputs: At the deployed shapes.
+        onnx: Where the ONNX file goes, which stands alone: zeros and all, in float32.
+        out: The artifact.
+        runtime: What opens it.
+        samples: Inputs at the deployed shapes, for the ranges of dense int8 layers.
+
+    Returns:
+        The path to open.
+
+    Raises:
+        InputError: An operator has no form in ONNX or the runtime.
+        UnavailableError: The formats need something that is not installed.
+        WorkspaceError: The disk is full, or the folder cannot be written.
+    """
+    export_onnx(module, example_inputs, onnx)
+    replacements = sparse_layers(module, formats)
+    source = onnx
+    if replacements:
+        source = out.with_name(_SPARSE_ONNX)
+        _write_sparse(onnx, replacements, source)
+    quantised = [name for name in weighted_layers(module) if formats.get(name) == DENSE_INT8]
+    try:
+        if quantised:
+            return runtime.quantise_int8(source, out, samples, quantised)
+        return runtime.convert(source, out)
+    finally:
+        if source != onnx:
+            source.unlink(missing_ok=True)
+
+
+def sparse_layers(module: fx.GraphModule, formats: Formats) -> list[Replacement]:
+    """What runs the sparse layers of a graph: each alone, or two in a row as one."""
+    layers = {
+        name: layer
+        for name, layer in weighted_layers(module).items()
+        if name in formats and formats[name].sparse
+    }
+    done: set[str] = set()
+    found = []
+    for name, layer in layers.items():
+        if name in done:
+            continue
+        following = layer_behind(layer.node)
+        row = [name, following] if following in layers else [name]
+        done.update(row)
+        scopes, packed = [], []
+        for member in row:
+            activation, node = fused_activation(layers[member].node)
+            scopes += [member, *([node.name] if node is not None else [])]
+            packed.append(_packed(module, layers[member], formats[member], activation))
+        found.append(Replacement(tuple(scopes), tuple(packed)))
+    return found
+
+
+@torch.no_grad()
+def _packed(
+    module: fx.GraphModule, layer: WeightedLayer, format_: Format, activation: str
+) -> SparseLinear:
+    weight = attrgetter(layer.weight)(module)
+    fitted = format_.fitted(len(weight))
+    assert fitted.block is not None and fitted.precision != "default"
+    bias = torch.zeros(len(weight)) if layer.bias is None else attrgetter(layer.bias)(module)
+    packed = pack(weight.flatten(1), fitted.block, fitted.precision)
+    return SparseLinear(packed, bias.detach().float().numpy(), activation)
+
+
+def _write_sparse(dense: Path, replacements: Sequence[Replacement], path: Path) -> None:
+    import onnx
+
+    model = onnx.load(dense)
+    put_sparse_layers(model, replacements)
+    with atomic_path(path) as partial:
+        onnx.save(model, partial)

@@ -1,0 +1,133 @@
+"""Sites: the layers of a graph whose format can be chosen, grouped as one kernel call runs them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeprune.formats import DENSE, DENSE_INT8, Format
+from edgeprune.graph.layers import WeightedLayer, weighted_layers
+
+aten = torch.ops.aten
+_ACTIVATIONS: dict[Any, str] = {
+    aten.relu.default: "relu",
+    aten.relu_.default: "relu",
+    aten.gelu.default: "gelu",
+    aten.silu.default: "silu",
+    aten.silu_.default: "silu",
+}
+# A smaller weight takes no time worth saving.
+_LEAST_WEIGHTS = 1024
+# Two layers in a row seldom want sparsities further apart than this many offered ones.
+_MOST_APART = 2
+
+Option = tuple[Format, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Layers that change their formats together.
+
+    Two linear layers in a row run as one call that keeps activations in panels between them; those
+    that read the same tensor (query, key and value) round it once.
+
+    Attributes:
+        name: As plans call it; unlike every structure's name.
+        layers: Names of the layers' graph nodes.
+        in_a_row: Whether each layer reads what the one before makes.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    in_a_row: bool = False
+
+    def options(self, families: Sequence[str], sparsities: Sequence[float]) -> tuple[Option, ...]:
+        """What can be chosen: a format for each layer; the first option is dense.
+
+        Args:
+            families: Names as :attr:`Format.family` gives them, without the dense one.
+            sparsities: Ascending shares of zeros for the sparse families.
+        """
+        count = len(self.layers)
+        found: list[Option] = [(DENSE,) * count]
+        for family in families:
+            if family == DENSE_INT8.family:
+                found.append((DENSE_INT8,) * count)
+                continue
+            offered = [_of_family(family, sparsity) for sparsity in sparsities]
+            if self.in_a_row:
+                pairs = product(range(len(offered)), repeat=count)
+                found += [
+                    tuple(offered[i] for i in places)
+                    for places in pairs
+                    if max(places) - min(places) <= _MOST_APART
+                ]
+            else:
+                found += [(format_,) * count for format_ in offered]
+        return tuple(found)
+
+
+def _of_family(family: str, sparsity: float) -> Format:
+    precision, _, block = family.partition("-")
+    rows, _, depth = block.partition("x")
+    return Format(precision, (int(rows), int(depth)), sparsity)  # type: ignore[arg-type]
+
+
+def find_sites(module: fx.GraphModule) -> dict[str, Site]:
+    """All sites of a captured graph by name, in execution order."""
+    layers = {name: layer for name, layer in weighted_layers(module).items() if _counts(layer)}
+    readers: dict[Any, list[str]] = defaultdict(list)
+    for name, layer in layers.items():
+        if not layer.convolution:
+            readers[layer.node.args[0]].append(name)
+    done: set[str] = set()
+    sites = []
+    for name, layer in layers.items():
+        if name in done:
+            continue
+        alike = readers.get(layer.node.args[0], [name])
+        following = layer_behind(layer.node)
+        if layer.convolution or len(alike) > 1:
+            sites.append(Site(f"{name}@format", (name,) if layer.convolution else tuple(alike)))
+        elif following in layers and len(readers[layers[following].node.args[0]]) == 1:
+            sites.append(Site(f"{name}@format", (name, following), in_a_row=True))
+        else:
+            sites.append(Site(f"{name}@format", (name,)))
+        done.update(sites[-1].layers)
+    return {site.name: site for site in sites}
+
+
+def _counts(layer: WeightedLayer) -> bool:
+    """Whether the weight is large enough, and nobody else's."""
+    source = layer.node.args[1]
+    assert isinstance(source, fx.Node)
+    value = source.meta.get("val")
+    large = not isinstance(value, torch.Tensor) or value.numel() >= _LEAST_WEIGHTS
+    two_dimensional = layer.node.target not in (aten.conv1d.default, aten.conv1d.padding)
+    return large and two_dimensional and len(source.users) == 1
+
+
+def fused_activation(node: fx.Node) -> tuple[str, fx.Node | None]:
+    """The activation that alone reads a layer, and its node; ``none`` where there is no such."""
+    if len(node.users) != 1:
+        return "none", None
+    user = next(iter(node.users))
+    name = _ACTIVATIONS.get(user.target)
+    exact = user.kwargs.get("approximate", "none") == "none" and len(user.args) == 1
+    return (name, user) if name is not None and exact else ("none", None)
+
+
+def layer_behind(node: fx.Node) -> str:
+    """The name of the only reader of a layer, through at most one activation; or nothing."""
+    _, activation = fused_activation(node)
+    users = list((activation or node).users)
+    return users[0].name if len(users) == 1 and users[0].target == aten.linear.default else ""
+
+
+def named(sites: Iterable[Site]) -> dict[str, str]:
+    """By layer the name of its site."""
+    return {layer: site.name for site in sites for layer in site.layers}

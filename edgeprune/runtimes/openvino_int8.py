@@ -1,0 +1,131 @@
+"""Post-training int8 of an OpenVINO model by NNCF: of everything, or of certain layers alone."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import InputError, UnavailableError
+from edgeprune.runtimes.base import Arrays, as_arrays
+
+# What passes int8 on from layer to layer, if it is given any.
+_BETWEEN = frozenset({"Add", "Multiply", "Relu", "Clamp", "PRelu", "MaxPool", "AvgPool", "Concat"})
+_CONSTANTS = frozenset({"Constant", "Convert"})
+_SCOPE = re.compile(r"/([^/]+)/")
+
+
+def quantise(
+    model: Any, onnx: Path, batches: Iterable[Arrays], layers: Collection[str] | None
+) -> Any:
+    """The model in int8.
+
+    Args:
+        model: Of OpenVINO.
+        onnx: What it was made from, for messages.
+        batches: Input tuples to calibrate on; with a single one biases are not corrected, which
+            is for models that are only timed.
+        layers: Graph nodes whose layers are to be int8; all by default.
+
+    Raises:
+        InputError: NNCF cannot quantise the model.
+        UnavailableError: NNCF is not installed.
+    """
+    try:
+        with _quiet_stdout():
+            import nncf
+    except ImportError as error:
+        raise UnavailableError(
+            "int8 needs NNCF, which is not installed: pip install 'edgeprune[openvino]'"
+        ) from error
+    samples = [list(as_arrays(batch)) for batch in batches]
+    if not samples:
+        raise InputError("int8 calibration got no batch: give at least one")
+    transformer = any(op.get_type_name() == "Softmax" for op in model.get_ops())
+    options: dict[str, Any] = {
+        "subset_size": len(samples),
+        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+    }
+    if layers is not None:
+        names = ignored_operators(model, layers)
+        options["ignored_scope"] = nncf.IgnoredScope(names=names, validate=False)
+    if len(samples) == 1:
+        options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=True
+        )
+    try:
+        with _quiet_stdout(), _quiet_log(nncf):
+            return nncf.quantize(model, nncf.Dataset(samples), **options)
+    except Exception as error:  # NNCF and what it runs raise many unrelated types
+        raise InputError(
+            f"NNCF cannot quantise {onnx}: {last_line(error)}; "
+            "check the calibration batches, or try another version of nncf"
+        ) from error
+
+
+def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
+    """Names of the operators that must not become int8, when only some layers shall.
+
+    Elementwise operators between two such layers go along, so that activations stay in int8 from
+    one to the next.
+    """
+    ops = [op for op in model.get_ordered_ops() if op.get_type_name() not in _CONSTANTS]
+    chosen = {op.get_friendly_name() for op in ops if _scope(op) in layers}
+    behind = _reached(ops, chosen, _inputs)
+    before = _reached(list(reversed(ops)), chosen, _outputs)
+    kept = chosen | (behind & before)
+    return [name for op in ops if (name := op.get_friendly_name()) not in kept]
+
+
+def _reached(
+    ops: Sequence[Any], start: Collection[str], beside: Callable[[Any], list[Any]]
+) -> set[str]:
+    """Names of operators that join the start through nothing but what passes int8 on."""
+    reached: set[str] = set()
+    for op in ops:
+        if op.get_type_name() not in _BETWEEN:
+            continue
+        neighbours = {neighbour.get_friendly_name() for neighbour in beside(op)}
+        if neighbours & (reached | set(start)):
+            reached.add(op.get_friendly_name())
+    return reached
+
+
+def _inputs(op: Any) -> list[Any]:
+    return [value.get_source_output().get_node() for value in op.inputs()]
+
+
+def _outputs(op: Any) -> list[Any]:
+    return [target.get_node() for value in op.outputs() for target in value.get_target_inputs()]
+
+
+def _scope(op: Any) -> str:
+    """The graph node that an operator came from."""
+    found = _SCOPE.match(op.get_friendly_name())
+    return found.group(1) if found else ""
+
+
+def last_line(error: BaseException) -> str:
+    """What matters of a long message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """NNCF reports on stdout, which belongs to results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_log(nncf: Any) -> Iterator[None]:
+    """NNCF lists every operator it leaves out, in hundreds of lines, and shows bars of its own."""
+    logger = nncf.common.logging.nncf_logger
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
