@@ -15,6 +15,22 @@ Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
 Weight = Annotated[float, Range(0)]
 Count = Annotated[int, Range(1)]
+# The runtime's own int8, and those that kernels exist for; see ``kernels/packing.py``.
+Family = Literal[
+    "none",
+    "int8",
+    "int8-16x4",
+    "int8-4x1",
+    "int8-1x1",
+    "bf16-4x1",
+    "bf16-16x1",
+    "bf16-32x1",
+    "bf16-1x1",
+    "f32-4x1",
+    "f32-16x1",
+    "f32-32x1",
+    "f32-1x1",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,10 @@ class SearchRecipe(Checked):
         scalings: Factors on the price of removing much; each gives a starting plan.
         max_levels: Most levels offered of one structure.
         kinds: Kinds of structures to offer, or ``all``.
+        formats: Families of formats offered to layers beside dense: ``int8`` is the runtime's own,
+            others name a precision and a block of zeros for the sparse kernels; ``none`` offers
+            nothing else than dense.
+        sparsities: Shares of zeros offered in sparse formats, ascending.
         tolerance: How far below the target a plan may fall before the budget is raised.
         replans: Most corrections of the budget after a measured miss.
     """
@@ -55,6 +75,14 @@ class SearchRecipe(Checked):
     scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
     max_levels: Annotated[int, Range(2, 256)] = 48
     kinds: tuple[Literal["all", "heads", "neurons", "channels", "width", "hidden"], ...] = ("all",)
+    formats: tuple[Family, ...] = ("int8", "int8-16x4", "int8-4x1", "bf16-4x1", "f32-4x1")
+    sparsities: tuple[Annotated[float, Range(above=0, high=0.99)], ...] = (
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+    )
     tolerance: Share = 0.02
     replans: Annotated[int, Range(0, 50)] = 6
 

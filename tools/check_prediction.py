@@ -18,7 +18,7 @@ import torch
 from rows import add_json_option, show_rows
 
 from edgeprune import console
-from edgeprune.compression.alternatives import offered_levels
+from edgeprune.compression.alternatives import offered_choices
 from edgeprune.compression.calibration import furthest_from
 from edgeprune.devices import device as find_device
 from edgeprune.graph.capture import capture
@@ -28,6 +28,7 @@ from edgeprune.latency.prediction_check import check_prediction, random_plans, s
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table
 from edgeprune.latency.table import Table
+from edgeprune.recipe import SearchRecipe
 from edgeprune.target import load_target
 from edgeprune.task import load_task
 from edgeprune.task_settings import parse_settings
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--device", default="x86")
     parser.add_argument("--plans", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--formats", nargs="+", default=SearchRecipe().formats, metavar="FAMILY")
     parser.add_argument("--levels", type=int, default=48, help="most levels of one structure")
     add_json_option(parser)
     options = parser.parse_args()
@@ -54,10 +56,8 @@ def main() -> None:
     examples = task.example_inputs()
     sample = furthest_from(examples, islice(task.batches(), _BATCHES))
     network = analyse(capture(task.model(), examples, sample))
-    levels = {
-        name: offered_levels(structure, target.channel_multiple, options.levels)
-        for name, structure in network.structures.items()
-    }
+    recipe = SearchRecipe(max_levels=options.levels, formats=tuple(options.formats))
+    choices = offered_choices(network, target, recipe)
     device = find_device(target.transport)
     fingerprint = take(device, target)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
@@ -67,7 +67,7 @@ def main() -> None:
                 network,
                 target,
                 device,
-                levels,
+                choices,
                 open_table(fingerprint),
                 work,
                 lambda done, total, note: bar.update(done, total=total, note=note),
@@ -78,7 +78,8 @@ def main() -> None:
                 target,
                 device,
                 model,
-                random_plans(levels, options.plans, options.seed),
+                choices,
+                random_plans(choices, options.plans, options.seed),
                 Table(work / "check.jsonl", fingerprint),
                 work,
                 lambda done, total, note: bar.update(done, total=total, note=note),

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.errors import InputError
+from edgeprune.graph.choices import Choices
+from edgeprune.graph.network import Network
+from edgeprune.graph.sites import find_sites
 from edgeprune.graph.structure import Structure
+from edgeprune.recipe import SearchRecipe
+from edgeprune.target import Target
 
 Levels = dict[str, int]
 Keep = dict[str, npt.NDArray[np.int64]]
@@ -44,6 +50,32 @@ def kept_units(alternatives: Mapping[str, Alternatives], levels: Mapping[str, in
 
 # Families of single positions, whose number a device's vector width cares about.
 _POSITIONS = frozenset({"channels", "width", "neurons", "hidden"})
+
+
+def offered_choices(network: Network, target: Target, recipe: SearchRecipe) -> Choices:
+    """The levels and formats worth offering, by what the device likes and the recipe allows.
+
+    Raises:
+        InputError: The model has none of the kinds of structures that the recipe offers.
+    """
+    there = sorted({structure.kind for structure in network.structures.values()})
+    if "all" not in recipe.kinds and not set(recipe.kinds) & set(there):
+        raise InputError(
+            f"the recipe offers {', '.join(recipe.kinds)} only, and this model has "
+            f"{', '.join(there)}; change search.kinds"
+        )
+    levels = {
+        name: offered_levels(structure, target.channel_multiple, recipe.max_levels)
+        for name, structure in network.structures.items()
+        if "all" in recipe.kinds or structure.kind in recipe.kinds
+    }
+    sites, options = {}, {}
+    for site in find_sites(network.captured.module).values():
+        families = [f for f in recipe.formats if f != "none" and site.runs(f)]
+        if families:
+            sites[site.name] = site
+            options[site.name] = site.options(families, recipe.sparsities)
+    return Choices(levels, sites, options)
 
 
 def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int, ...]:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from edgeprune.compression.second_order import damped
+from edgeprune.graph.blocks import largest_blocks
 
 # Of what is left, at once. Before the first removal all groups share one inverse, so that a larger
 # share costs nothing; it is bounded by what blocks that resemble one another can stand.
 _FIRST_SHARE, _SHARE = 0.4, 0.3
+_CELLS_AT_ONCE = 1 << 25
 
 
 def block_sparse_levels(
@@ -45,13 +47,54 @@ def block_sparse_levels(
         yield groups.weights().to(matrix.dtype)
 
 
+def block_sparse(
+    matrix: Tensor,
+    gram: Tensor,
+    block: tuple[int, int],
+    sparsity: float,
+    damping: float = 1e-3,
+) -> Tensor:
+    """Like :func:`block_sparse_levels` for one sparsity, all blocks chosen at once, in float32.
+
+    What goes is a little worse chosen and some ten times sooner found, which is what a search over
+    many plans wants.
+    """
+    groups = _Groups(matrix, damped(gram, damping).float(), block)
+    alive = largest_blocks(groups.losses, sparsity)
+    return _solve_at_once(groups, alive).flatten(0, 1).to(matrix.dtype)
+
+
+def _solve_at_once(groups: "_Groups", alive: Tensor) -> Tensor:
+    """Least squares of the whole product with the blocks that stay, (groups, rows, inputs)."""
+    columns = alive.repeat_interleave(groups.depth, 1)
+    most = int(columns.sum(1).max())
+    solved = torch.zeros_like(groups.target)
+    if not most:
+        return solved
+    # The columns of every group, filled up with one behind the last.
+    index = columns.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    filled = torch.arange(most) < columns.sum(1, keepdim=True)
+    at_once = max(1, _CELLS_AT_ONCE // (most * most))
+    for part in torch.arange(len(alive)).split(at_once):
+        chosen, valid = index[part], filled[part]
+        both = valid[:, :, None] & valid[:, None, :]
+        systems = groups.gram[chosen[:, :, None], chosen[:, None, :]].masked_fill(~both, 0)
+        systems.diagonal(dim1=1, dim2=2).masked_fill_(~valid, 1)
+        expanded = chosen[:, None, :].expand(-1, groups.target.shape[1], -1)
+        wanted = groups.product[part].gather(2, expanded).masked_fill(~valid[:, None, :], 0)
+        factor = torch.linalg.cholesky(systems)
+        found = torch.cholesky_solve(wanted.transpose(1, 2), factor).transpose(1, 2)
+        solved[part] = solved[part].scatter_add(2, expanded, found.masked_fill(~valid[:, None], 0))
+    return solved
+
+
 class _Groups:
     """Groups of outputs that share their inputs, as blocks leave."""
 
     def __init__(self, matrix: Tensor, gram: Tensor, block: tuple[int, int]) -> None:
         rows, self.depth = block
         self.gram = gram
-        self.target = matrix.double().reshape(-1, rows, matrix.shape[1])
+        self.target = matrix.to(gram.dtype).reshape(-1, rows, matrix.shape[1])
         self.alive = torch.ones(len(self.target), matrix.shape[1] // self.depth, dtype=torch.bool)
         self.blocks = self.alive.numel()
         self.product = self.target @ gram

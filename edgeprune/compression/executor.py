@@ -34,6 +34,8 @@ class Executor:
         self.module = module
         self.batches = batches
         self.override = dict(override or {})
+        # By layer, what its input passes through first, such as a rounding to int8.
+        self.rounding: dict[str, Callable[[Tensor], Tensor]] = {}
         self.nodes = [node for node in module.graph.nodes if node.op != "get_attr"]
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self._last_use = {
@@ -108,6 +110,8 @@ class Executor:
         values: Values = []
         for index in range(len(self.batches)):
             args = self.arguments(node, environment, index)
+            if node.name in self.rounding:
+                args = (self.rounding[node.name](args[0]), *args[1:])
             if node.op == "output":
                 values.append(args[0])
                 continue

@@ -1,6 +1,6 @@
 """Ridge regression of a layer's change, accumulated over batches that do not fit in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,24 @@ class _Moments:
         return (self.sum_r - self.sum_x @ change) / self.count
 
 
-def solve(rows: Rows, batches: int, dampings: Sequence[float]) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What leaves least lacking at a layer's output.
+
+    Attributes:
+        change: Of the weight, (out, in).
+        intercept: (out,).
+        gram: Covariance of the inputs, float64 (in, in).
+        mean: Of the inputs, float64 (in,).
+    """
+
+    change: Tensor
+    intercept: Tensor
+    gram: Tensor
+    mean: Tensor
+
+
+def solve(rows: Rows, batches: int, dampings: Sequence[float]) -> Solution:
     """The change D (out, in) and c (out,) of a layer that leaves least lacking at its output.
 
     Minimises ``|R - X Dᵀ - c|² + ridge |D|²``. Of several ridges the one is taken that lowers
@@ -85,7 +102,28 @@ def solve(rows: Rows, batches: int, dampings: Sequence[float]) -> tuple[Tensor, 
         damping = min(dampings, key=lambda d: _change_of_error(fitted.solve(d), judging))
     together = fitted + judging
     change = together.solve(damping)
-    return change.T.float(), together.intercept(change).float()
+    gram, _ = together.centred()
+    return Solution(
+        change.T.float(),
+        together.intercept(change).float(),
+        gram,
+        together.sum_x / together.count,
+    )
+
+
+def input_moments(inputs: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Covariance (in, in) and mean (in,) in float64 of rows (positions, in) over batches."""
+    gram = total = torch.zeros(0)
+    count = 0
+    for x in inputs:
+        if not count:
+            gram = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+            total = torch.zeros(x.shape[1], dtype=torch.float64)
+        add_gram(gram, x)
+        total += x.sum(0).double()
+        count += len(x)
+    mean = total / count
+    return gram / count - torch.outer(mean, mean), mean
 
 
 def _change_of_error(change: Tensor, judging: _Moments) -> float:

@@ -7,6 +7,7 @@ accelerating very deep neural networks", eq. 5, applied to residual sums).
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import torch
@@ -15,13 +16,16 @@ from torch import Tensor, fx
 from edgeprune.compression import least_squares
 from edgeprune.compression.emptied import EmptiedSum, emptied_sum
 from edgeprune.compression.executor import Environment, Executor, Values
+from edgeprune.compression.sparsify import Sparsify, carefully
 from edgeprune.compression.landing import Landing, affine, landing, rectified, residual_sums
+from edgeprune.formats import Format, Formats
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
 
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
 Survivors = Callable[[str, int], Tensor | None]
 Scope = Literal["landing", "all"]
 _SMALLEST_SCALE = 1e-6
+_ALL_DENSE: Formats = MappingProxyType({})
 # Positions of a convolution that a refit uses for each of a kernel's weights, at least, and the
 # widest spacing between them.
 _ROWS_PER_COLUMN, _WIDEST = 32, 2
@@ -137,6 +141,9 @@ def refit(
     dampings: Sequence[float],
     scope: Scope = "landing",
     progress: Callable[[int, int], None] | None = None,
+    *,
+    formats: Formats = _ALL_DENSE,
+    sparsify: Sparsify = carefully,
 ) -> list[tuple[Tensor, ...]]:
     """Refit ``module`` in place and return its outputs on the batches after the refit.
 
@@ -149,7 +156,16 @@ def refit(
         dampings: Ridges towards the present weights, relative to the inputs' mean variance; each
             layer takes the one that does best on batches left out.
         scope: Refit the layers on residual sums alone, or every layer.
+        progress: Called with the layers done, and their number.
+        formats: Layers with a sparse format get its zeros in their turn, fitted to the inputs
+            that the layers before leave them.
+        sparsify: Chooses which blocks are zero.
     """
+    sparse = {
+        name: layer
+        for name, layer in weighted_layers(module).items()
+        if name in formats and formats[name].sparse
+    }
     layers = refit_layers(module, scope, targets.sums)
     emptied = emptied_sums(module, layers.values(), targets.sums)
     constants = {total.node.name: total for total in emptied}
@@ -161,12 +177,17 @@ def refit(
         if node.name in constants:
             _fit_constant(executor, environment, constants[node.name], targets, survivors)
         if node.name not in layers:
+            if node.name in sparse:
+                _thin(executor, environment, sparse[node.name], formats[node.name], sparsify)
             return
         layer, target = layers[node.name]
         dense = targets.take(target.target.name)
         for total in target.passed:
             total.shift(executor, -total.branch_value(executor))
-        _fit(executor, environment, layer, target, dense, survivors, dampings)
+        solution = _fit(executor, environment, layer, target, dense, survivors, dampings)
+        if node.name in sparse:
+            moments = solution.gram, solution.mean
+            _thin_to(executor, layer, target, moments, formats[node.name], sparsify)
         done += 1
         if progress is not None:
             progress(done, len(layers))
@@ -182,7 +203,7 @@ def _fit(
     dense: Values,
     survivors: Survivors,
     dampings: Sequence[float],
-) -> None:
+) -> least_squares.Solution:
     weight = executor.parameter(layer.weight)
     scale, shift = affine(executor, target.norm, len(weight))
     kept = survivors(layer.weight, 0)
@@ -203,11 +224,49 @@ def _fit(
             wanted = wanted - shortcut[index]
         return x, layer.flatten_output(wanted, every) - x @ matrix.T - offset
 
-    step, intercept = least_squares.solve(rows, len(inputs), dampings)
+    solution = least_squares.solve(rows, len(inputs), dampings)
     usable = scale.abs() > _SMALLEST_SCALE
-    step = torch.where(usable[:, None], step, 0) / torch.where(usable, scale, 1)[:, None]
-    weight.add_(step.reshape(weight.shape))
-    _add_offset(executor, layer, target, intercept, scale, usable)
+    step = torch.where(usable[:, None], solution.change, 0)
+    weight.add_((step / torch.where(usable, scale, 1)[:, None]).reshape(weight.shape))
+    _add_offset(executor, layer, target, solution.intercept, scale, usable)
+    return solution
+
+
+def _thin(
+    executor: Executor,
+    environment: Environment,
+    layer: WeightedLayer,
+    format_: Format,
+    sparsify: Sparsify,
+) -> None:
+    """Give a layer that is not refitted its zeros."""
+    weight = executor.parameter(layer.weight)
+    inputs = executor.input_values(layer.node, environment)
+    moments = least_squares.input_moments(layer.rows(value, weight) for value in inputs)
+    target = landing(layer, frozenset())
+    _thin_to(executor, layer, target, moments, format_, sparsify)
+
+
+def _thin_to(
+    executor: Executor,
+    layer: WeightedLayer,
+    target: Landing,
+    moments: tuple[Tensor, Tensor],
+    format_: Format,
+    sparsify: Sparsify,
+) -> None:
+    """Zeros for a layer's weight; its mean output stays where there is a bias to keep it."""
+    weight = executor.parameter(layer.weight)
+    scale, _ = affine(executor, target.norm, len(weight))
+    usable = scale.abs() > _SMALLEST_SCALE
+    gram, mean = moments
+    if target.norm is None and layer.bias is None:
+        gram = gram + torch.outer(mean, mean)
+    matrix = weight.flatten(1) * torch.where(usable, scale, 0)[:, None]
+    thinned = sparsify(matrix, gram, format_)
+    lost = ((matrix - thinned).double() @ mean).float()
+    weight.copy_((thinned / torch.where(usable, scale, 1)[:, None]).reshape(weight.shape))
+    _add_offset(executor, layer, target, lost, scale, usable)
 
 
 def _spacing(layer: WeightedLayer, weight: Tensor, dense: Values) -> int:

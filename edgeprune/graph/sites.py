@@ -39,11 +39,17 @@ class Site:
         name: As plans call it; unlike every structure's name.
         layers: Names of the layers' graph nodes.
         in_a_row: Whether each layer reads what the one before makes.
+        convolution: Whether it is a convolution.
     """
 
     name: str
     layers: tuple[str, ...]
     in_a_row: bool = False
+    convolution: bool = False
+
+    def runs(self, family: str) -> bool:
+        """Whether there are kernels for its layers."""
+        return family == DENSE_INT8.family or not self.convolution
 
     def options(self, families: Sequence[str], sparsities: Sequence[float]) -> tuple[Option, ...]:
         """What can be chosen: a format for each layer; the first option is dense.
@@ -91,8 +97,10 @@ def find_sites(module: fx.GraphModule) -> dict[str, Site]:
             continue
         alike = readers.get(layer.node.args[0], [name])
         following = layer_behind(layer.node)
-        if layer.convolution or len(alike) > 1:
-            sites.append(Site(f"{name}@format", (name,) if layer.convolution else tuple(alike)))
+        if layer.convolution:
+            sites.append(Site(f"{name}@format", (name,), convolution=True))
+        elif len(alike) > 1:
+            sites.append(Site(f"{name}@format", tuple(alike)))
         elif following in layers and len(readers[layers[following].node.args[0]]) == 1:
             sites.append(Site(f"{name}@format", (name, following), in_a_row=True))
         else:

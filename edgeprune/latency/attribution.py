@@ -1,9 +1,9 @@
-"""Which structures a runtime node's time belongs to.
+"""Which structures and which site a runtime node's time belongs to.
 
 A runtime merges and renames nodes. Each executed node is traced back to graph nodes by the names
-of its sources, and those to the structures that change their shapes. Nodes that the dense model
-executes as one stay together in all variants: what is left of an emptied block is charged to
-that block.
+of its sources, and those to the structures that change their shapes and to the site that has a
+format. Nodes that the dense model executes as one stay together in all variants: what is left of
+an emptied block is charged to that block.
 """
 
 import re
@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.formats import DENSE, Format, Formats
 from edgeprune.latency.signature import Bucket, bucket_class
 
 if TYPE_CHECKING:
     from edgeprune.graph.network import Network
+    from edgeprune.graph.sites import Site
 
 Layer = Mapping[str, Any]
 
@@ -35,51 +37,93 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """A layer's weight, whose zeros a sparse format leaves out.
+
+    Attributes:
+        layer: Name of the graph node.
+        sides: Its outputs and its inputs.
+    """
+
+    layer: str
+    sides: tuple[Axis, ...]
+
+    def kept(self, levels: Mapping[str, int], format_: Format) -> int:
+        """How many weights a sparse format multiplies."""
+        size = 1.0 - format_.sparsity
+        for side in self.sides:
+            size *= side.size(levels)
+        return round(size)
+
+
+@dataclass(frozen=True)
 class Part:
-    """A bucket of structures: its class, and the sizes that its time depends on."""
+    """A bucket of structures and maybe a site: its class, and the sizes its time depends on."""
 
     bucket: Bucket
     kind: str
     axes: tuple[Axis, ...]
+    weights: tuple[Weight, ...] = ()
 
-    def sizes(self, levels: Mapping[str, int]) -> list[int]:
-        """The sizes at ``levels``."""
-        return [axis.size(levels) for axis in self.axes]
+    def family(self, formats: Formats) -> str:
+        """Of the formats of the site's layers; equal families run the same kernels."""
+        families = dict.fromkeys(formats.get(w.layer, DENSE).family for w in self.weights)
+        return "+".join(families) or DENSE.family
+
+    def sizes(self, levels: Mapping[str, int], formats: Formats | None = None) -> list[int]:
+        """The sizes at ``levels``; behind them, for sparse formats, the weights that are kept."""
+        sizes = [axis.size(levels) for axis in self.axes]
+        chosen = [(w, (formats or {}).get(w.layer, DENSE)) for w in self.weights]
+        if any(format_.sparse for _, format_ in chosen):
+            sizes += [weight.kept(levels, format_) for weight, format_ in chosen]
+        return sizes
 
 
 class Attribution:
-    """Shares out the layer times of a network's variants over buckets of structures.
+    """Shares out the layer times of a network's variants over buckets.
 
-    A bucket is the tuple of structures whose levels change a layer's cost; ``()`` holds what none
-    changes.
+    A bucket is the tuple of structures whose levels change a layer's cost, and the name of the
+    site whose format does, or nothing; ``((), "")`` holds what none changes.
     """
 
-    def __init__(self, network: "Network", dense_layers: Sequence[Layer]) -> None:
+    def __init__(
+        self,
+        network: "Network",
+        dense_layers: Sequence[Layer],
+        sites: "Mapping[str, Site] | None" = None,
+    ) -> None:
         """Fix the bucket of every graph node by how the dense model executes it."""
         self._network = network
         self._order = {name: place for place, name in enumerate(network.structures)}
         self._graph = {node.name: node for node in network.captured.module.graph.nodes}
+        self._sites = sites or {}
+        self._site_of = {layer: s.name for s in self._sites.values() for layer in s.layers}
         self._bucket_of: dict[str, Bucket] = {}
         for layer in dense_layers:
             nodes = self._sources(layer)
             bucket = self._union(nodes)
             for node in nodes:
                 self._bucket_of.setdefault(node, bucket)
-        self._members: dict[Bucket, list[str]] = defaultdict(list, {(): []})
+        self._members: dict[Bucket, list[str]] = defaultdict(list, {((), ""): []})
         for node, bucket in self._bucket_of.items():
             self._members[bucket].append(node)
 
     def parts(self) -> list[Part]:
         """All buckets of the dense model; equal kinds compute the same at the same sizes."""
         return [
-            Part(bucket, bucket_class(self._network, bucket, nodes), self._axes(bucket))
+            Part(
+                bucket,
+                bucket_class(self._network, bucket[0], nodes),
+                self._axes(bucket),
+                self._weights(bucket),
+            )
             for bucket, nodes in self._members.items()
         ]
 
     def time_by_bucket(self, layers: Sequence[Layer]) -> dict[Bucket, float]:
         """Microseconds of each bucket in one profile, in execution order."""
         result: dict[Bucket, float] = defaultdict(float)
-        last: Bucket = ()
+        last: Bucket = ((), "")
         for layer in layers:
             last = self._bucket(layer, last)
             result[last] += float(layer["us"])
@@ -96,9 +140,21 @@ class Attribution:
                 # The same units by channel and by head: channels say more about blocks of 16.
                 if known is None or max(count for _, count in known.counts) < most:
                     found[direction] = axis
-        places = {name: place for place, name in enumerate(bucket)}
+        places = {name: place for place, name in enumerate(bucket[0])}
         key = lambda axis: [(places[name], count) for name, count in axis.counts]  # noqa: E731
         return tuple(sorted(found.values(), key=key))
+
+    def _weights(self, bucket: Bucket) -> tuple[Weight, ...]:
+        if not bucket[1]:
+            return ()
+        return tuple(
+            Weight(layer, tuple(self._sides(layer))) for layer in self._sites[bucket[1]].layers
+        )
+
+    def _sides(self, layer: str) -> Iterable[Axis]:
+        weight = next(n for n in self._graph[layer].all_input_nodes if n.op == "get_attr")
+        for dim in self._network.param_shape(str(weight.target)):
+            yield Axis(dim.fixed, tuple(sorted(dim.per_unit)))
 
     def _node_axes(self, node: str, bucket: Bucket) -> Iterable[Axis]:
         shapes = list(self._network.shapes(node))
@@ -109,7 +165,7 @@ class Attribution:
                 shapes.extend(self._network.shapes(feeding.name))
         for shape in shapes:
             for dim in shape:
-                counts = tuple(sorted((n, c) for n, c in dim.per_unit if n in bucket and c > 0))
+                counts = tuple(sorted((n, c) for n, c in dim.per_unit if n in bucket[0] and c > 0))
                 if counts:
                     yield Axis(dim.fixed, counts)
 
@@ -120,7 +176,7 @@ class Attribution:
                 if token in self._bucket_of:
                     return self._bucket_of[token]
         bucket = self._union(self._sources(layer))
-        return bucket if bucket and bucket in self._members else last
+        return bucket if bucket[0] and bucket in self._members else last
 
     def _sources(self, layer: Layer) -> list[str]:
         names = layer["original"] or [layer["name"]]
@@ -128,5 +184,7 @@ class Attribution:
         return [token for token in dict.fromkeys(tokens) if token in self._graph]
 
     def _union(self, nodes: Iterable[str]) -> Bucket:
-        found = {name for node in nodes for name in self._network.structures_of(node)}
-        return tuple(sorted(found, key=self._order.__getitem__))
+        members = list(nodes)
+        found = {name for node in members for name in self._network.structures_of(node)}
+        sites = [self._site_of[node] for node in members if node in self._site_of]
+        return tuple(sorted(found, key=self._order.__getitem__)), sites[0] if sites else ""

@@ -1,9 +1,12 @@
 """Which variants of a network to measure: few, spread over all levels and over all speeds."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from edgeprune.graph.choices import Choices
+from edgeprune.graph.sites import Option
 
 Levels = dict[str, int]
 
@@ -13,6 +16,9 @@ _CANDIDATES = 3
 _ENDS = 0.5
 # Low: most structures full or nearly gone, as in real plans. High: all near the variant's mean.
 _CONCENTRATIONS = (1.2, 4.0)
+# Share of variants whose sites have families of their own, and how near sparsities lie together.
+_MIXED = 0.4
+_SCATTER = 3.0
 
 
 def design_variants(
@@ -63,6 +69,39 @@ def design_variants(
             used[alike[name], variant[name]] += 1
         variants.append(variant)
     return _usable(variants)[: max(count, 1)]
+
+
+def design_formats(choices: Choices, variants: Sequence[Levels], seed: int = 0) -> list[Levels]:
+    """The variants with an option for every site: those first of a network without formats, then
+    some of one family throughout, as plans mostly are, and some of mixed ones.
+
+    A variant has a sparsity of its own around which its sites scatter.
+    """
+    if not choices.sites:
+        return list(variants)
+    random = np.random.default_rng(seed)
+    families = {
+        name: [_family(option) for option in options] for name, options in choices.options.items()
+    }
+    known = sorted({family for of_site in families.values() for family in of_site})
+    # The dense family among them, and all at the most often used sizes first: nearly whole.
+    order = [known[i % len(known)] for i in range(len(variants))]
+    result = []
+    for number, variant in enumerate(variants):
+        mixed = number >= 2 * len(known) and random.random() < _MIXED
+        share = random.random()
+        chosen = dict(variant)
+        for name, of_site in families.items():
+            family = str(random.choice(known)) if mixed else order[number]
+            places = [place for place, found in enumerate(of_site) if found == family] or [0]
+            draw = random.beta(_SCATTER * share + 0.2, _SCATTER * (1 - share) + 0.2)
+            chosen[name] = places[round(draw * (len(places) - 1))]
+        result.append(chosen)
+    return result
+
+
+def _family(option: Option) -> str:
+    return option[0].family
 
 
 def _usable(variants: list[Levels]) -> list[Levels]:

@@ -1,12 +1,14 @@
 """How good a latency model is: random plans, predicted, then measured in fresh processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.devices import Device
+from edgeprune.graph.choices import Choices
+from edgeprune.latency.design import design_formats
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.profiler import undisturbed_ms
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 Levels = dict[str, int]
 
 
-def random_plans(offered: Mapping[str, tuple[int, ...]], count: int, seed: int) -> list[Levels]:
+def random_plans(choices: Choices, count: int, seed: int) -> list[Levels]:
     """Plans as a search might give them: each with a share of its own, levels spread around it."""
     random = np.random.default_rng(seed)
     plans = []
@@ -32,10 +34,10 @@ def random_plans(offered: Mapping[str, tuple[int, ...]], count: int, seed: int) 
                 name: levels[
                     round(random.beta(spread * share, spread * (1 - share)) * (len(levels) - 1))
                 ]
-                for name, levels in offered.items()
+                for name, levels in choices.levels.items()
             }
         )
-    return plans
+    return design_formats(choices, plans, seed)
 
 
 def check_prediction(
@@ -43,6 +45,7 @@ def check_prediction(
     target: Target,
     device: Device,
     model: LatencyModel,
+    choices: Choices,
     plans: list[Levels],
     table: Table,
     workdir: Path,
@@ -55,6 +58,7 @@ def check_prediction(
         target: Runtime, threads and precision.
         device: Where to measure.
         model: What predicts.
+        choices: What it knows, and plans choose from.
         plans: What to measure.
         table: For these measurements alone, so that no model is ever fitted to them.
         workdir: For the artifacts, which are removed afterwards.
@@ -65,10 +69,11 @@ def check_prediction(
         both sides relative to the dense model.
     """
     full = {name: structure.units for name, structure in network.structures.items()}
+    full.update(dict.fromkeys(choices.sites, 0))
     inputs = save_inputs(
         [value.numpy() for value in network.captured.example_inputs], workdir / "inputs.npz"
     )
-    runner = VariantRunner(network, target, device, table, workdir, inputs, seed=1)
+    runner = VariantRunner(network, choices, target, device, table, workdir, inputs, seed=1)
     complete = [{**full, **plan} for plan in plans]
     named = {plan_signature("check", levels): levels for levels in complete}
     dense = plan_signature("check", full)

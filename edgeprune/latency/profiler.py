@@ -14,8 +14,10 @@ import numpy as np
 
 from edgeprune.devices import Device
 from edgeprune.errors import InputError
+from edgeprune.formats import Format, parse_format
+from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Attribution
-from edgeprune.latency.design import design_variants
+from edgeprune.latency.design import design_formats, design_variants
 from edgeprune.latency.fit import Variant, fit_model
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.model import LatencyModel
@@ -33,6 +35,7 @@ Progress = Callable[[float, float, str], None]
 # The number of variants is what the time allows, from one variant's cost to build and measure.
 _FEWEST, _MOST = 24, 48
 _ALLOWED_S = 100.0
+_MORE_BY_FAMILY = 0.25
 # Percentile of unprofiled times the model is fitted to: what the machine can do undisturbed.
 PERCENTILE = 5.0
 _HARDLY_WORSE = 1.05
@@ -42,7 +45,7 @@ def profile_network(
     network: "Network",
     target: Target,
     device: Device,
-    levels: Mapping[str, tuple[int, ...]],
+    choices: Choices,
     table: Table,
     workdir: Path,
     progress: Progress | None = None,
@@ -55,7 +58,7 @@ def profile_network(
         network: The analysed network.
         target: Runtime, threads and precision.
         device: Where to measure.
-        levels: Ascending levels offered of each structure; structures left out stay dense.
+        choices: What is offered; structures and sites left out stay dense.
         table: Where measurements are kept and taken from; of this device's fingerprint.
         workdir: For the variants' artifacts, which are removed once measured.
         progress: Called with what is done, the total, and a note.
@@ -65,8 +68,8 @@ def profile_network(
         InputError: A level does not exist, or a variant cannot be converted.
         UnavailableError: The device failed.
     """
-    _check_levels(network, levels)
-    profile = _Profile(network, target, device, dict(levels), table, workdir, progress, variants)
+    _check_levels(network, choices.levels)
+    profile = _Profile(network, target, device, choices, table, workdir, progress, variants)
     profile.measure()
     return profile.fit()
 
@@ -78,7 +81,7 @@ class _Profile:
     network: "Network"
     target: Target
     device: Device
-    offered: dict[str, tuple[int, ...]]
+    choices: Choices
     table: Table
     workdir: Path
     progress: Progress | None
@@ -87,9 +90,10 @@ class _Profile:
     def __post_init__(self) -> None:
         self.signature = network_signature(self.network)
         self.full = {name: s.units for name, s in self.network.structures.items()}
+        self.dense = {**self.full, **dict.fromkeys(self.choices.sites, 0)}
         self.alike = {
             name: digest([self.network.structures[name].kind, self.full[name], list(levels)])
-            for name, levels in self.offered.items()
+            for name, levels in self.choices.levels.items()
         }
 
     def measure(self) -> None:
@@ -102,7 +106,13 @@ class _Profile:
             self.workdir / "inputs.npz",
         )
         runner = VariantRunner(
-            self.network, self.target, self.device, self.table, self.workdir, inputs
+            self.network,
+            self.choices,
+            self.target,
+            self.device,
+            self.table,
+            self.workdir,
+            inputs,
         )
         if count is None:
             count = self._settle_count(runner)
@@ -112,10 +122,10 @@ class _Profile:
 
     def fit(self) -> LatencyModel:
         """The latency model, from every variant of this network in the table."""
-        dense = self.table.latest("layers", self._name(self.full))
+        dense = self.table.latest("layers", self._name(self.dense))
         if dense is None:
             raise InputError("the dense model has not been profiled: profile again")
-        attribution = Attribution(self.network, dense["layers"])
+        attribution = Attribution(self.network, dense["layers"], self.choices.sites)
         variants = []
         for name in self.table.signatures("layers"):
             whole = self.table.all("whole", name)
@@ -128,19 +138,24 @@ class _Profile:
                     profiles=tuple(attribution.time_by_bucket(r["layers"]) for r in records),
                     disturbed=tuple(record["disturbed"] for record in records),
                     total_us=1e3 * undisturbed_ms(whole, self.target.threads),
+                    formats=_formats(records[-1]),
                 )
             )
-        return fit_model(attribution.parts(), variants, self.offered, self.alike, self.full)
+        return fit_model(attribution.parts(), variants, self.choices, self.alike, self.full)
 
     def _design(self, count: int) -> list[Levels]:
-        variants = design_variants(self.offered, self.alike, count)
-        return [{**self.full, **variant} for variant in variants]
+        variants = design_variants(self.choices.levels, self.alike, count)
+        complete = [{**self.dense, **variant} for variant in variants]
+        return [complete[0], *design_formats(self.choices, complete[1:])]
 
     def _name(self, levels: Levels) -> str:
-        return plan_signature(self.signature, levels)
+        structures, formats = self.choices.levels_of(levels), self.choices.formats_of(levels)
+        return plan_signature(self.signature, structures, formats)
 
     def _design_name(self) -> str:
-        return f"{self.signature}:{digest(sorted(self.offered.items()))}"
+        options = [str(options) for options in self.choices.options.values()]
+        levels = sorted(self.choices.levels.items())
+        return f"{self.signature}:{digest([levels, options] if options else levels)}"
 
     def _known_count(self) -> int | None:
         if self.variants is not None:
@@ -153,8 +168,11 @@ class _Profile:
         cost_s = self._known_cost_s()
         if cost_s is None:
             self._tell(0, 1, "dense model")
-            cost_s = round(runner.cost_s(self._name(self.full), self.full), 2)
-        count = int(np.clip(_ALLOWED_S / cost_s, _FEWEST, _MOST))
+            cost_s = round(runner.cost_s(self._name(self.dense), self.dense), 2)
+        families = {o[0].family for options in self.choices.options.values() for o in options}
+        # Each family of formats is as good as another network to measure.
+        more = 1 + _MORE_BY_FAMILY * max(0, len(families) - 1)
+        count = int(np.clip(more * _ALLOWED_S / cost_s, more * _FEWEST, more * _MOST))
         self.table.append("design", self._design_name(), {"variants": count, "cost_s": cost_s})
         return count
 
@@ -185,8 +203,8 @@ class _Profile:
         for number in runner.profile_layers(missing):
             done += 1
             self._tell(done, total, f"profiling layers, {number} left")
-        dense = self._name(self.full)
-        runner.build(dense, self.full)
+        dense = self._name(self.dense)
+        runner.build(dense, self.dense)
         before = done
         for share in runner.time_whole(missing, dense):
             done = before + share * len(missing)
@@ -195,6 +213,10 @@ class _Profile:
     def _tell(self, done: float, total: float, note: str) -> None:
         if self.progress is not None:
             self.progress(done, total, note)
+
+
+def _formats(record: Record) -> dict[str, Format]:
+    return {layer: parse_format(name) for layer, name in record.get("formats", {}).items()}
 
 
 def _least_disturbed(records: Sequence[Record]) -> list[Record]:

@@ -38,6 +38,7 @@ def project(
     function: Function,
     offered: Mapping[str, tuple[int, ...]],
     near_full: Collection[str] = (),
+    named: Collection[str] = (),
 ) -> Terms:
     """``function`` of the levels of the structures in ``offered`` as a sum of terms.
 
@@ -47,13 +48,14 @@ def project(
         function: Takes levels of shape (points, structures), gives (points,).
         offered: Levels of each structure, in the function's order.
         near_full: Structures whose higher levels matter more, because plans seldom cut them far.
+        named: Those whose levels are names of something and not sizes.
     """
     names = tuple(offered)
     if len(names) <= 2:
         return _exact(function, offered)
     points = _points(offered)
     values = function(points)
-    columns, keys = _columns(points, offered)
+    columns, keys = _columns(points, offered, named)
     trust = _trust(points, [name in near_full for name in names])
     ridge = _RIDGE * trust.sum() * np.eye(columns.shape[1])
     weighted = columns * trust[:, None]
@@ -95,9 +97,11 @@ def _trust(points: Grid, near_full: Sequence[bool]) -> npt.NDArray[np.float64]:
 
 
 def _columns(
-    points: Grid, offered: Mapping[str, tuple[int, ...]]
+    points: Grid, offered: Mapping[str, tuple[int, ...]], named: Collection[str]
 ) -> tuple[npt.NDArray[np.float64], list[tuple[Any, ...]]]:
-    """One column a level and a pair of levels; products of levels where those were too many."""
+    """One column a level and a pair of levels; where those are too many, products of levels, and
+    for each name a line over the other's levels.
+    """
     names = tuple(offered)
     hits = {
         name: {level: points[:, i] == level for level in offered[name]}
@@ -114,6 +118,12 @@ def _columns(
             for x, y in product(offered[a], offered[b]):
                 columns.append(hits[a][x] & hits[b][y])
                 keys.append((a, b, x, y))
+        elif a in named or b in named:
+            line, (name, places) = (a, (b, j)) if b in named else (b, (a, i))
+            size = points[:, i if line == a else j] / max(max(offered[line]), 1)
+            for x in offered[name]:
+                columns.append(np.where(points[:, places] == x, size, 0.0))
+                keys.append((a, b, line, x, max(max(offered[line]), 1)))
         else:
             most = max(offered[a]) * max(offered[b])
             columns.append(points[:, i] * points[:, j] / most)
@@ -128,6 +138,12 @@ def _put(terms: Terms, key: tuple[Any, ...], weight: float) -> None:
         terms.unary[key[0]][key[1]] += weight
     elif len(key) == 4:
         terms.pairs[key[0], key[1]][key[2], key[3]] += weight
+    elif len(key) == 5:
+        a, b, line, name, most = key
+        for i, j in terms.pairs[a, b]:
+            size, at = (i, j) if line == a else (j, i)
+            if at == name:
+                terms.pairs[a, b][i, j] += weight * size / most
     else:
         cells = terms.pairs[key[0], key[1]]
         for i, j in cells:

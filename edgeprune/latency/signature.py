@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from edgeprune.formats import Formats
 
 if TYPE_CHECKING:
     from torch import fx
@@ -11,7 +13,8 @@ if TYPE_CHECKING:
     from edgeprune.graph.network import Network
     from edgeprune.graph.structure import SymbolicDim
 
-Bucket = tuple[str, ...]
+# Structures, and a site or nothing.
+Bucket = tuple[tuple[str, ...], str]
 
 
 def network_signature(network: "Network") -> str:
@@ -24,12 +27,14 @@ def network_signature(network: "Network") -> str:
     return digest([rows, structures])
 
 
-def plan_signature(network: str, levels: Mapping[str, int]) -> str:
-    """Name of one variant of a network, given the network's signature and all levels."""
-    return f"{network}:{digest(sorted(levels.items()))}"
+def plan_signature(network: str, levels: Mapping[str, int], formats: Formats | None = None) -> str:
+    """Name of a variant: the network's signature, all levels, formats that are not dense."""
+    named = sorted((layer, str(format_)) for layer, format_ in (formats or {}).items())
+    chosen = sorted(levels.items())
+    return f"{network}:{digest([chosen, named] if named else chosen)}"
 
 
-def bucket_class(network: "Network", bucket: Bucket, nodes: Iterable[str]) -> str:
+def bucket_class(network: "Network", bucket: Sequence[str], nodes: Iterable[str]) -> str:
     """Hash that is equal for parts that compute the same, such as the layers of an encoder.
 
     Structures are named by their place in the bucket, so the class says what is computed and how

@@ -47,20 +47,23 @@ class Surface:
         return result
 
 
-def fit_surface(sizes: Sizes, us: Floats, noise: Floats) -> Surface:
+def fit_surface(sizes: Sizes, us: Floats, noise: Floats, *, stepped: bool = True) -> Surface:
     """Fit the time of a part to samples.
 
     Args:
         sizes: Shape (samples, axes): the sizes that levels decide, in channels.
         us: Shape (samples,): measured microseconds.
         noise: Shape (samples,): relative error to expect of each, beside the clock's own.
+        stepped: Whether the time may have stairs; kernels that leave zeros out have none.
     """
     points = np.asarray(sizes, np.int64).reshape(len(us), -1)
     patches: dict[tuple[bool, ...], _Patch] = {}
     for row in np.unique(points > 0, axis=0):
         alive = tuple(bool(value) for value in row)
         chosen = np.all((points > 0) == row, axis=1)
-        patches[alive] = _fit_patch(points[chosen][:, list(alive)], us[chosen], noise[chosen])
+        patches[alive] = _fit_patch(
+            points[chosen][:, list(alive)], us[chosen], noise[chosen], stepped
+        )
     return Surface(patches)
 
 
@@ -72,21 +75,22 @@ class _Patch:
     cells: Sizes
     coefficients: Floats
     strengths: tuple[float, float]
+    stepped: bool
 
     def predict(self, points: Sizes) -> Floats:
-        mean = _features(points) @ self.weights
+        mean = _features(points, self.stepped) @ self.weights
         covariance = _covariance(points, self.cells, self.strengths)
         return np.maximum(mean + covariance @ self.coefficients, 0.0)
 
 
-def _fit_patch(points: Sizes, us: Floats, relative: Floats) -> _Patch:
+def _fit_patch(points: Sizes, us: Floats, relative: Floats, stepped: bool) -> _Patch:
     cells, values, noise, counts = _cells(points, us, relative)
-    features = _features(cells)
+    features = _features(cells, stepped)
     weights, trust = _robust_weights(features, values, noise)
     # A median of several samples that is off the form is a step, a single sample may be a mishap.
     noise = noise / np.sqrt(np.where(counts >= _SEVERAL, 1.0, trust))
     strengths, coefficients = _fit_process(cells, values - features @ weights, noise)
-    return _Patch(weights, cells, coefficients, strengths)
+    return _Patch(weights, cells, coefficients, strengths, stepped)
 
 
 def _robust_weights(features: Floats, values: Floats, noise: Floats) -> tuple[Floats, Floats]:
@@ -125,16 +129,16 @@ def _cells(
     return cells, values, np.array(errors) * values + _ABSOLUTE_US / np.sqrt(counts), counts
 
 
-def _features(points: Sizes) -> Floats:
+def _features(points: Sizes, stepped: bool) -> Floats:
     """Columns of the mean at each point: products over axes of constant, line and stairs."""
     single = [_terms(column) for column in points.T]
     if not single:
         return np.ones((len(points), 1))
-    if len(single) == 1:
+    if len(single) == 1 and stepped:
         return np.column_stack(single[0])
-    if len(single) == 2:
+    if len(single) == 2 and stepped:
         return np.column_stack([a * b for a, b in product(*single)])
-    # More than two only add up, each pair with its product.
+    # Without stairs, and more than two, they only add up, each pair with its product.
     lines = [column.astype(np.float64) for column in points.T]
     pairs = [a * b for i, a in enumerate(lines) for b in lines[i + 1 :]]
     return np.column_stack([np.ones(len(points)), *lines, *pairs])

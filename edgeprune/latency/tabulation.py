@@ -1,4 +1,4 @@
-"""Fitted surfaces written out over the offered levels, as a latency model."""
+"""Fitted surfaces written out over the offered choices, as a latency model."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -7,41 +7,50 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.formats import Formats
+from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.correction import CorrectedSurface
 from edgeprune.latency.model import Joint, LatencyModel
 from edgeprune.latency.projection import Terms, project
 
-Offered = Mapping[str, tuple[int, ...]]
+Surfaces = Mapping[str, CorrectedSurface]
+Points = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class Tabulation:
-    """Collects the terms of all parts; structures that are not offered stay dense."""
+    """Collects the terms of all parts; structures and sites that are not offered stay dense."""
 
-    def __init__(self, offered: Offered, full: Mapping[str, int]) -> None:
-        """Start with nothing but zeros over the offered levels."""
-        self.offered, self.full = offered, full
-        self._place = {name: place for place, name in enumerate(full)}
+    def __init__(self, choices: Choices, full: Mapping[str, int]) -> None:
+        """Start with nothing but zeros over what is offered."""
+        self.choices = choices
+        self.full = {**full, **dict.fromkeys(choices.sites, 0)}
+        self._place = {name: place for place, name in enumerate(self.full)}
+        offered = choices.offered
         self._sum = Terms(unary={name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()})
         self._approximated = Terms()
         self._joint: list[Joint] = []
-        # Parts of one kind differ in nothing but the names of their structures.
+        # Parts of one kind differ in nothing but the names of their structures and sites.
         self._known: dict[Any, Terms] = {}
 
-    def add(self, part: Part, surface: CorrectedSurface) -> None:
-        """Add a part whose time is the surface."""
-        names = tuple(name for name in part.bucket if name in self.offered)
-        fixed = part.sizes({**self.full, **dict.fromkeys(names, 0)})
-        counts = [[dict(axis.counts).get(name, 0) for axis in part.axes] for name in names]
-        levels = [self.offered[name] for name in names]
-        key = (part.kind, tuple(fixed), str(counts), tuple(levels))
+    def add(self, part: Part, surfaces: Surfaces) -> None:
+        """Add a part whose time is the surface of the family that its layers have."""
+        offered = self.choices.offered
+        structures, site = part.bucket
+        names = tuple(name for name in (*structures, site) if name in offered)
+        time_ms = _time_ms(part, surfaces, names, self.choices, self.full)
+        key = (part.kind, self._numbers(part, names))
         if key not in self._known:
-            self._known[key] = self._project(surface, fixed, counts, levels)
+            shared = [str(i) for i, name in enumerate(names) if _shares_an_axis(part, name)]
+            levels = {str(i): offered[name] for i, name in enumerate(names)}
+            named = {str(i) for i, name in enumerate(names) if name in self.choices.sites}
+            self._known[key] = project(time_ms, levels, shared, named)
         terms = self._known[key]
         self._include(self._sum, terms, names)
         if len(names) > 2:
             self._include(self._approximated, terms, names)
-            self._joint.append(self._exact(part, names, surface))
+            self._joint.append(self._exact(part, names, time_ms))
 
     def add_emptied(self, name: str, us: float) -> None:
         """Add what emptying a structure leaves behind elsewhere."""
@@ -65,24 +74,23 @@ class Tabulation:
             approximation=(approximated.constant, approximated.unary, approximated.pairs),
         )
 
-    def _project(
-        self,
-        surface: CorrectedSurface,
-        fixed: list[int],
-        counts: list[list[int]],
-        levels: list[tuple[int, ...]],
-    ) -> Terms:
-        """Terms of a part, with its structures named by their place."""
-        weights = np.array(counts, np.int64).reshape(len(levels), len(fixed))
-        start = np.array(fixed, np.int64)
+    def _numbers(self, part: Part, names: tuple[str, ...]) -> str:
+        """What a part's time depends on besides its kind, with names by their place."""
+        place = {name: str(i) for i, name in enumerate(names)}
+        sides = [axis for weight in part.weights for axis in weight.sides]
+        axes = [
+            (axis.size({**self.full, **dict.fromkeys(names, 0)}), self._counts(axis.counts, place))
+            for axis in (*part.axes, *sides)
+        ]
+        options = [
+            str(self.choices.options.get(name, self.choices.offered[name])) for name in names
+        ]
+        return str((axes, options))
 
-        def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-            sizes = start + points @ weights
-            return surface.predict(sizes) / 1e3
-
-        # Structures that share a size with others are residual streams, seldom cut far.
-        shared = [str(i) for i in range(len(levels)) if _shares_an_axis(weights, i)]
-        return project(time_ms, {str(i): offered for i, offered in enumerate(levels)}, shared)
+    def _counts(
+        self, counts: tuple[tuple[str, int], ...], place: Mapping[str, str]
+    ) -> list[tuple[str, int]]:
+        return sorted((place[name], count) for name, count in counts if name in place)
 
     def _include(self, total: Terms, terms: Terms, names: tuple[str, ...]) -> None:
         total.constant += terms.constant
@@ -101,24 +109,64 @@ class Tabulation:
             for cell, ms in cells.items():
                 pair[cell] += ms
 
-    def _exact(self, part: Part, names: tuple[str, ...], surface: CorrectedSurface) -> Joint:
-        """The part's time by its sizes, over all sizes that the offered levels can give."""
+    def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint:
+        """The part's time by its sizes and its site's option, over all that can be given."""
+        offered = self.choices.offered
         axes, reachable = [], []
         for axis in part.axes:
             counts = {name: count for name, count in axis.counts if name in names}
-            dense = {name: level for name, level in self.full.items() if name not in names}
-            fixed = axis.size({**dict.fromkeys(names, 0), **dense})
-            sizes = {fixed}
+            fixed = axis.size({**self.full, **dict.fromkeys(names, 0)})
+            sizes = {fixed: dict.fromkeys(counts, 0)}
             for name, count in counts.items():
-                sizes = {size + count * level for size in sizes for level in self.offered[name]}
+                sizes = {
+                    size + count * level: {**levels, name: level}
+                    for size, levels in sizes.items()
+                    for level in offered[name]
+                }
             axes.append((fixed, counts))
-            reachable.append(sorted(sizes))
+            reachable.append(sizes)
+        for site in [name for name in names if name in self.choices.sites]:
+            axes.append((0, {site: 1}))
+            reachable.append({place: {site: place} for place in offered[site]})
         cells = list(product(*reachable))
-        us = surface.predict(np.array(cells, np.int64))
-        ms = {cell: float(value) / 1e3 for cell, value in zip(cells, us, strict=True)}
-        return Joint(tuple(axes), ms)
+        points = []
+        for cell in cells:
+            levels: dict[str, int] = {}
+            for size, found in zip(cell, reachable, strict=True):
+                levels.update(found[size])
+            points.append([levels.get(name, self.full[name]) for name in names])
+        ms = time_ms(np.array(points, np.int64).reshape(len(cells), len(names)))
+        return Joint(tuple(axes), {cell: float(v) for cell, v in zip(cells, ms, strict=True)})
 
 
-def _shares_an_axis(counts: npt.NDArray[np.int64], place: int) -> bool:
-    mine = counts[place] > 0
-    return bool((counts[:, mine] > 0).sum(axis=0).max(initial=0) > 1)
+def _time_ms(
+    part: Part,
+    surfaces: Surfaces,
+    names: tuple[str, ...],
+    choices: Choices,
+    full: Mapping[str, int],
+) -> Any:
+    """The time of a part as a function of points (points, names), in milliseconds."""
+    site = part.bucket[1] if part.bucket[1] in names else ""
+
+    def at(points: Points) -> Floats:
+        places = points[:, names.index(site)] if site else np.zeros(len(points), np.int64)
+        result = np.zeros(len(points))
+        for place in np.unique(places).tolist():
+            formats: Formats = choices.formats_of({site: place}) if site else {}
+            chosen = places == place
+            sizes = [
+                part.sizes({**full, **dict(zip(names, row, strict=True))}, formats)
+                for row in points[chosen].tolist()
+            ]
+            surface = surfaces[part.family(formats)]
+            matrix = np.array(sizes, np.int64).reshape(int(chosen.sum()), -1)
+            result[chosen] = surface.predict(matrix) / 1e3
+        return result
+
+    return at
+
+
+def _shares_an_axis(part: Part, name: str) -> bool:
+    """Whether a structure's size is a sum with others: a residual stream, seldom cut far."""
+    return any(len(axis.counts) > 1 and name in dict(axis.counts) for axis in part.axes)

@@ -16,6 +16,7 @@ from edgeprune.runtimes import runtime
 from edgeprune.target import Target
 
 if TYPE_CHECKING:
+    from edgeprune.graph.choices import Choices
     from edgeprune.graph.network import Network
 
 Levels = dict[str, int]
@@ -37,9 +38,10 @@ _COMPILED = 2.5
 
 @dataclass
 class VariantRunner:
-    """Measures variants of one network on one device."""
+    """Measures variants of one network on one device; a variant is a level or option of each."""
 
     network: "Network"
+    choices: "Choices"
     target: Target
     device: Device
     table: Table
@@ -49,7 +51,8 @@ class VariantRunner:
 
     def build(self, name: str, levels: Levels) -> Path:
         """The variant's artifact, from the work folder or made now."""
-        from edgeprune.graph.onnx_export import export_onnx
+        from edgeprune.deployment import write_artifact
+        from edgeprune.graph.blocks import mask_by_magnitude
 
         artifact = self._artifact(name)
         if artifact.exists():
@@ -59,12 +62,16 @@ class VariantRunner:
         # Which units stay does not matter to the time.
         keep = {
             structure: range(level)
-            for structure, level in levels.items()
+            for structure, level in self.choices.levels_of(levels).items()
             if level < self.network.structures[structure].units
         }
-        export_onnx(self.network.shrink(keep), self.network.captured.example_inputs, onnx)
+        formats = self.choices.formats_of(levels)
+        module, examples = self.network.shrink(keep), self.network.captured.example_inputs
+        mask_by_magnitude(module, formats)
+        sample = tuple(value.numpy() for value in examples)
+        backend = runtime(self.target.runtime)
         try:
-            return runtime(self.target.runtime).convert(onnx, artifact)
+            return write_artifact(module, formats, examples, onnx, artifact, backend, [sample])
         finally:
             onnx.unlink(missing_ok=True)
 
@@ -85,7 +92,7 @@ class VariantRunner:
                 profile = self._profile(watch, name)
                 took = time.monotonic() - begin
                 if len(self.table.all("layers", name)) < REPETITIONS:
-                    self.table.append("layers", name, {"levels": levels, **profile})
+                    self._record(name, levels, profile)
         return built + REPETITIONS * took
 
     def profile_layers(self, variants: Mapping[str, Levels]) -> Iterator[int]:
@@ -97,8 +104,14 @@ class VariantRunner:
                 for place, name in enumerate(names, 1):
                     if len(self.table.all("layers", name)) <= repetition:
                         profile = self._profile(watch, name)
-                        self.table.append("layers", name, {"levels": variants[name], **profile})
+                        self._record(name, variants[name], profile)
                     yield (REPETITIONS - repetition) * len(names) - place
+
+    def _record(self, name: str, levels: Levels, profile: dict[str, Any]) -> None:
+        found = self.choices.formats_of(levels)
+        formats = {"formats": {layer: str(f) for layer, f in found.items()}} if found else {}
+        structures = self.choices.levels_of(levels)
+        self.table.append("layers", name, {"levels": structures, **formats, **profile})
 
     def _profile(self, watch: Stopwatch, name: str) -> dict[str, Any]:
         """The least disturbed of a few profiles; counters cannot be reset, so each opens anew."""

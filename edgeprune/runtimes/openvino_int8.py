@@ -1,8 +1,8 @@
 """Post-training int8 of an OpenVINO model by NNCF: of everything, or of certain layers alone."""
 
 import contextlib
+import io
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,14 @@ def last_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet_stdout() -> Iterator[None]:
-    """NNCF reports on stdout, which belongs to results."""
-    with contextlib.redirect_stdout(sys.stderr):
+    """NNCF shows bars of its own on stdout, which belongs to results."""
+    with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def _quiet_log(nncf: Any) -> Iterator[None]:
-    """NNCF lists every operator it leaves out, in hundreds of lines, and shows bars of its own."""
+    """NNCF lists every operator it leaves out, in hundreds of lines."""
     logger = nncf.common.logging.nncf_logger
     level = logger.level
     logger.setLevel("ERROR")
