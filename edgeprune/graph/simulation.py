@@ -156,14 +156,13 @@ def _straight_through(x: Tensor, rounding: Rounding) -> Tensor:
 
 def _int8_by_output(weight: Tensor) -> Tensor:
     values = weight.float()
-    largest = values.abs().amax(tuple(range(1, values.dim())), keepdim=True)
-    scale = _usable(largest / _LARGEST)
+    scale = _usable(_largest(values, tuple(range(1, values.dim()))) / _LARGEST)
     return (values / scale).round_().clamp_(-_LARGEST, _LARGEST).mul_(scale).to(weight.dtype)
 
 
 def _int8_by_row(x: Tensor) -> Tensor:
     values = x.float()
-    scale = _usable(values.abs().amax(-1, keepdim=True) / _LARGEST)
+    scale = _usable(_largest(values, (-1,)) / _LARGEST)
     # The kernels multiply by the inverse, which is not always what a division gives.
     inverse = (1.0 / scale).clamp(max=torch.finfo(torch.float32).max)
     steps = (values * inverse).round_().clamp_(_SMALLEST_BYTE, _LARGEST_BYTE)
@@ -183,6 +182,11 @@ def _byte_by_tensor(x: Tensor) -> Tensor:
 
 def _bfloat16(x: Tensor) -> Tensor:
     return x.to(torch.bfloat16).to(x.dtype)
+
+
+def _largest(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The greatest absolute value; two readings take half as long as writing all of them."""
+    return torch.maximum(values.amax(dims, keepdim=True), -values.amin(dims, keepdim=True))
 
 
 def _usable(scale: Tensor) -> Tensor:
