@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from edgeprune.errors import InputError
@@ -57,6 +58,7 @@ DENSE_INT8 = Format("int8")
 
 # Of layers by the name of their graph node; layers left out are dense.
 Formats = Mapping[str, Format]
+ALL_DENSE: Formats = MappingProxyType({})
 
 
 def parse_format(name: str) -> Format:

@@ -46,8 +46,8 @@ def compress(request: CompressRequest) -> dict[str, Any]:
     """
     with open_run(request) as run:
         subject = make_subject(run)
-        levels = price.choose_levels(run, subject)
-        latency = price.measure_latency(run, subject, levels)
+        choices = price.choose(run, subject)
+        latency = price.measure_latency(run, subject, choices)
         goals = sorted(request.goals, key=lambda goal: -limit_ms(goal, latency.dense_ms))
         shares = prunable(subject, latency)
         console.message(preview(run, subject, latency, goals, shares))
@@ -56,11 +56,12 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             cost = {"minutes": cost_minutes(run, goals)}
             return {"dry_run": True, "prunable": shares, **latency_range(latency), **cost}
         baselines = make_baselines(run, subject)
-        offer = price.offer_alternatives(run, subject, levels)
+        offer = price.offer_alternatives(run, subject, choices)
         problem = price.allocation(latency, offer)
         with console.progress("dense outputs to compare with"):
             candidates = Candidates(
                 subject.network,
+                choices,
                 offer.alternatives,
                 offer.grams,
                 first_samples(subject.calibration.fit, run.recipe.refit.scoring_samples),
@@ -92,7 +93,7 @@ def close_loops(
     for goal in goals:
         stage = run.workspace.stage(f"loop-{slug(goal)}", loop_inputs(run, subject, latency))
         before = [trial for loop in loops.values() for trial in loop.trials.taken]
-        trials = Trials(run, subject, goal, candidates.alternatives, stage.folder, before)
+        trials = Trials(run, subject, goal, candidates, stage.folder, before)
         log = LossLog(stage.folder / "losses.jsonl", candidates)
         loops[goal] = Loop(goal, run.recipe.search, latency, problem, log, trials)
         closed[goal] = loops[goal].close()

@@ -9,8 +9,9 @@ import yaml
 
 from edgeprune.atomic import atomic_write_text
 from edgeprune.errors import InputError
+from edgeprune.formats import parse_format
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Plan:
         distortion: Additive distortion of the plan, from the tables.
         loss: Joint output error after a refit on the scoring batches.
         gap: Relative optimality gap of the exact search the plan started from.
+        formats: Names of the formats of layers that are not dense, by graph node.
     """
 
     levels: Mapping[str, int]
@@ -32,6 +34,7 @@ class Plan:
     distortion: float = 0.0
     loss: float = 0.0
     gap: float = 0.0
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -42,6 +45,7 @@ class Plan:
             "loss": self.loss,
             "gap": self.gap,
             "levels": dict(self.levels),
+            "formats": dict(self.formats),
             "keep": {name: list(units) for name, units in self.keep.items()},
         }
 
@@ -62,6 +66,7 @@ class Plan:
                 distortion=float(data["distortion"]),
                 loss=float(data["loss"]),
                 gap=float(data["gap"]),
+                formats={str(k): str(parse_format(v)) for k, v in data["formats"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"a plan lacks or garbles {error}; make it again") from error

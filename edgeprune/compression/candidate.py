@@ -13,10 +13,21 @@ from edgeprune.compression.alternatives import Alternatives, kept_units
 from edgeprune.compression.calibration import Batch
 from edgeprune.compression.consumers import reduced_weights
 from edgeprune.compression.fidelity import output_error, run_batches
-from edgeprune.compression.refit import CachedTargets, LockstepTargets, Scope, Survivors, refit
+from edgeprune.compression.refit import (
+    CachedTargets,
+    LockstepTargets,
+    NoTargets,
+    Scope,
+    Survivors,
+    refit,
+)
+from edgeprune.compression.sparsify import carefully, quickly
 from edgeprune.errors import StructureError
+from edgeprune.formats import Format, Formats
+from edgeprune.graph.choices import Choices
 from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network
+from edgeprune.graph.simulation import simulate
 
 Kept = Mapping[str, npt.NDArray[np.int64]]
 
@@ -60,6 +71,7 @@ class Candidates:
 
     Attributes:
         network: The captured network.
+        choices: What plans are made of.
         alternatives: By structure name.
         grams: Input Gram matrices by layer name.
         fit: Batches of the small refit that precedes scoring.
@@ -70,6 +82,7 @@ class Candidates:
     """
 
     network: Network
+    choices: Choices
     alternatives: Mapping[str, Alternatives]
     grams: Mapping[str, Tensor]
     fit: Sequence[Batch]
@@ -84,17 +97,36 @@ class Candidates:
         self._dense = run_batches(dense, self.score)
         self._targets = CachedTargets(dense, self.fit) if self.refitting else None
 
-    def build(self, levels: Mapping[str, int]) -> fx.GraphModule:
-        """The shrunk, compensated network of a plan after a small refit."""
-        keep = kept_units(self.alternatives, levels)
+    def kept(self, plan: Mapping[str, int]) -> dict[str, npt.NDArray[np.int64]]:
+        """The units that stay under a plan, for the structures that lose any."""
+        return kept_units(self.alternatives, self.choices.levels_of(plan))
+
+    def formats(self, plan: Mapping[str, int], module: fx.GraphModule) -> dict[str, Format]:
+        """The formats of the layers that a plan's module still has, but for dense ones."""
+        there = weighted_layers(module)
+        return {n: f for n, f in self.choices.formats_of(plan).items() if n in there}
+
+    def build(self, plan: Mapping[str, int]) -> fx.GraphModule:
+        """The shrunk, compensated network of a plan after a small refit, as its formats compute."""
+        keep = self.kept(plan)
         module = self._shrunk(keep)
-        if self._targets is not None:
-            kept = survivors(self.network, keep)
-            refit(module, self.fit, self._targets, kept, self.damping)
-        return module
+        formats = self.formats(plan, module)
+        targets, scope = self._targets or NoTargets(), self._scope
+        kept = survivors(self.network, keep)
+        refit(
+            module,
+            self.fit,
+            targets,
+            kept,
+            self.damping,
+            scope,
+            formats=formats,
+            sparsify=quickly,
+        )
+        return simulate(module, formats)
 
     def build_final(
-        self, levels: Mapping[str, int], batches: Sequence[Batch]
+        self, plan: Mapping[str, int], batches: Sequence[Batch]
     ) -> tuple[fx.GraphModule, str]:
         """The network of a plan after the refit, of several, that scores best.
 
@@ -104,45 +136,64 @@ class Candidates:
         Returns:
             The network, and a line that says which refit it was.
         """
-        keep = kept_units(self.alternatives, levels)
-        best, note = self._shrunk(keep), "no refit"
-        least = self.error(best)
-        if not self.refitting:
-            return best, note
-        scopes: tuple[Scope, ...] = ("all", "landing")
-        dense, kept = self.network.captured.module, survivors(self.network, keep)
+        keep = self.kept(plan)
+        kept = survivors(self.network, keep)
+        scopes: tuple[Scope, ...] = ("all", "landing", "none") if self.refitting else ("none",)
+        best: tuple[float, fx.GraphModule, str] | None = None
         for scope in scopes:
             module = self._shrunk(keep)
-            targets = LockstepTargets(dense, batches, module, scope)
-            refit(module, batches, targets, kept, self.damping, scope)
-            error = self.error(module)
-            if error < least:
-                best, least = module, error
-                note = f"refit of {scope} layers: output error {error:.4f}"
-        return best, note
+            formats = self.formats(plan, module)
+            if scope == "none" and best is not None and any(f.sparse for f in formats.values()):
+                break  # a refit never did worse there, and finding the zeros takes long
+            targets = (
+                NoTargets()
+                if scope == "none"
+                else LockstepTargets(self.network.captured.module, batches, module, scope)
+            )
+            refit(
+                module,
+                batches,
+                targets,
+                kept,
+                self.damping,
+                scope,
+                formats=formats,
+                sparsify=carefully,
+            )
+            error = self.error(module, formats)
+            note = "no refit" if scope == "none" else f"refit of {scope} layers"
+            if best is None or error < best[0]:
+                best = error, module, f"{note}: output error {error:.4f}"
+        assert best is not None
+        return best[1], best[2]
+
+    @property
+    def _scope(self) -> Scope:
+        return "landing" if self.refitting else "none"
 
     def _shrunk(self, keep: Kept) -> fx.GraphModule:
         state = compensated_state(self.network, keep, self.grams, self.compensation)
         return self.network.shrink({k: v.tolist() for k, v in keep.items()}, state)
 
-    def error(self, module: fx.GraphModule) -> float:
-        """The output error of a built candidate on the scoring batches."""
-        return output_error(run_batches(module, self.score), self._dense)
+    def error(self, module: fx.GraphModule, formats: Formats | None = None) -> float:
+        """The output error of a network on the scoring batches, as its formats compute."""
+        computed = simulate(module, formats) if formats else module
+        return output_error(run_batches(computed, self.score), self._dense)
 
     @staticmethod
     def key(levels: Mapping[str, int]) -> str:
         """A plan as text, whatever the order of its structures."""
         return ",".join(f"{name}={level}" for name, level in sorted(levels.items()))
 
-    def loss(self, levels: Mapping[str, int]) -> float:
+    def loss(self, plan: Mapping[str, int]) -> float:
         """The joint loss of a plan: its output error after a small refit.
 
         Infinite for levels that are possible one by one but not together.
         """
-        key = self.key(levels)
+        key = self.key(plan)
         if key not in self.scores:
             try:
-                self.scores[key] = self.error(self.build(levels))
+                self.scores[key] = self.error(self.build(plan))
             except StructureError:
                 self.scores[key] = math.inf
         return self.scores[key]

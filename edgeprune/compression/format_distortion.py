@@ -18,7 +18,7 @@ from edgeprune.compression.sparsify import quickly
 from edgeprune.formats import DENSE_INT8, Block, Format
 from edgeprune.graph.choices import Choices
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
-from edgeprune.graph.simulation import rounded_weight, rounding_of_input
+from edgeprune.graph.simulation import roundings
 from edgeprune.graph.sites import Site
 
 Floats = npt.NDArray[np.float64]
@@ -88,10 +88,11 @@ def apply(
         if format_.sparse:
             thinned = quickly(weight.flatten(1), grams[layer.name], format_)
             weight = thinned.reshape(weight.shape)
-        executor.override[layer.weight] = rounded_weight(weight, format_)
-        rounding = rounding_of_input(layer, format_)
-        if rounding is not None:
-            executor.rounding[layer.name] = rounding
+        found = roundings(layer.node, format_)
+        if found:
+            executor.rounding[layer.name], of_weight = found
+            weight = of_weight(weight)
+        executor.override[layer.weight] = weight
 
 
 def _wanted(choices: Choices, site: Site) -> list[Format]:

@@ -15,7 +15,9 @@ from edgeprune.compression.consumers import consuming_layers
 from edgeprune.compression.criteria import criterion
 from edgeprune.compression.criteria.context import CriterionContext
 from edgeprune.compression.distortion import measure_distortions
+from edgeprune.compression.format_distortion import measure_format_distortions
 from edgeprune.compression.gram import input_grams
+from edgeprune.graph.choices import Choices
 from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network
 
@@ -29,35 +31,38 @@ class Offer:
     Attributes:
         alternatives: By structure name.
         grams: Input Gram matrix (float32) of each consuming layer, by layer name.
+        formats: Output error of every option of each site, by site name.
     """
 
     alternatives: Mapping[str, Alternatives]
     grams: Mapping[str, Tensor]
+    formats: Mapping[str, npt.NDArray[np.float64]]
 
 
 def make_offer(
     network: Network,
     calibration: Calibration,
-    levels: Mapping[str, tuple[int, ...]],
+    choices: Choices,
     criterion_name: str,
     damping: float,
     samples: int,
     seed: int = 0,
 ) -> Offer:
-    """Rank the units of every structure and measure what each level costs on its own.
+    """Rank the units of every structure; measure what each level and format costs on its own.
 
     Args:
         network: The captured network with its structures.
         calibration: Gram matrices come from its ``fit`` part.
-        levels: Levels offered, by structure; structures that are absent are left whole.
+        choices: What is offered; structures and sites that are absent stay dense.
         criterion_name: A file of ``compression/criteria``.
         damping: Relative ridge of the Gram matrices.
         samples: Samples on which distortions are measured.
         seed: For criteria that draw at random.
     """
+    levels = choices.levels
     structures = [s for s in network.structures.values() if s.name in levels]
     with console.progress("second-order statistics"):
-        grams = consumer_grams(network, calibration, list(levels))
+        grams = needed_grams(network, calibration, choices)
     orders = _orders(network, calibration, levels, criterion_name, grams, damping, seed)
     with console.progress("distortion of each alternative") as bar:
         distortions = measure_distortions(
@@ -74,19 +79,26 @@ def make_offer(
         s.name: Alternatives(s.name, levels[s.name], orders[s.name], distortions[s.name])
         for s in structures
     }
-    return Offer(found, grams)
+    with console.progress("distortion of each format") as bar:
+        formats = measure_format_distortions(
+            network.captured.module,
+            choices,
+            grams,
+            first_samples(calibration.fit, samples),
+            lambda done, total: bar.update(done, total=total),
+        )
+    return Offer(found, grams, formats)
 
 
-def consumer_grams(
-    network: Network, calibration: Calibration, names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Gram matrices, in float32, of the layers that consume any of the structures."""
+def needed_grams(network: Network, calibration: Calibration, choices: Choices) -> dict[str, Tensor]:
+    """Gram matrices, in float32, of layers that consume structures or have a choice of formats."""
     layers = weighted_layers(network.captured.module)
     wanted = {
         layer.name: layer
-        for name in names
+        for name in choices.levels
         for _, layer in consuming_layers(network.structures[name], layers)
     }
+    wanted.update({name: layers[name] for s in choices.sites.values() for name in s.layers})
     grams = input_grams(network.captured.module, wanted.values(), calibration.fit)
     return {name: gram.float() for name, gram in grams.items()}
 

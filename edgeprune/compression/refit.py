@@ -7,7 +7,6 @@ accelerating very deep neural networks", eq. 5, applied to residual sums).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from types import MappingProxyType
 from typing import Literal, Protocol
 
 import torch
@@ -16,16 +15,15 @@ from torch import Tensor, fx
 from edgeprune.compression import least_squares
 from edgeprune.compression.emptied import EmptiedSum, emptied_sum
 from edgeprune.compression.executor import Environment, Executor, Values
-from edgeprune.compression.sparsify import Sparsify, carefully
 from edgeprune.compression.landing import Landing, affine, landing, rectified, residual_sums
-from edgeprune.formats import Format, Formats
+from edgeprune.compression.sparsify import Sparsify, carefully
+from edgeprune.formats import ALL_DENSE, Format, Formats
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
 
 # The positions of an output dimension that survive: (tensor, dim) -> indices, or None for all.
 Survivors = Callable[[str, int], Tensor | None]
-Scope = Literal["landing", "all"]
+Scope = Literal["landing", "all", "none"]
 _SMALLEST_SCALE = 1e-6
-_ALL_DENSE: Formats = MappingProxyType({})
 # Positions of a convolution that a refit uses for each of a kernel's weights, at least, and the
 # widest spacing between them.
 _ROWS_PER_COLUMN, _WIDEST = 32, 2
@@ -60,6 +58,16 @@ class CachedTargets:
     def take(self, node: str) -> Values:
         """The dense values at a node, a list over batches."""
         return self._values[node]
+
+
+class NoTargets:
+    """For networks that get the zeros of their formats and no refit."""
+
+    sums: frozenset[str] = frozenset()
+
+    def take(self, node: str) -> Values:
+        """Nothing is fitted, so that nothing is asked for."""
+        raise LookupError(node)
 
 
 class LockstepTargets:
@@ -100,12 +108,14 @@ Layers = dict[str, tuple[WeightedLayer, Landing]]
 
 
 def refit_layers(module: fx.GraphModule, scope: Scope, sums: frozenset[str]) -> Layers:
-    """The layers to refit by name in order: those on residual sums, or every one.
+    """The layers to refit by name in order: those on residual sums, or every one, or none.
 
     Layers that land nowhere else are fitted to their own dense output.
     """
     order = {node: index for index, node in enumerate(module.graph.nodes)}
-    found = {}
+    found: Layers = {}
+    if scope == "none":
+        return found
     for name, layer in weighted_layers(module).items():
         target = landing(layer, sums)
         # A summand computed later than the layer cannot be taken off the sum yet; the layer
@@ -142,7 +152,7 @@ def refit(
     scope: Scope = "landing",
     progress: Callable[[int, int], None] | None = None,
     *,
-    formats: Formats = _ALL_DENSE,
+    formats: Formats = ALL_DENSE,
     sparsify: Sparsify = carefully,
 ) -> list[tuple[Tensor, ...]]:
     """Refit ``module`` in place and return its outputs on the batches after the refit.

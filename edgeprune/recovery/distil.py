@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from edgeprune.formats import ALL_DENSE, DENSE, Formats
 from edgeprune.recipe import RecoveryRecipe
 from edgeprune.recovery.answers import answers_of, answers_pay
 from edgeprune.recovery.checkpoint import Checkpoints, State, identity_of
@@ -79,6 +80,7 @@ def recover(
     folder: Path,
     progress: Progress | None = None,
     shared: Path | None = None,
+    formats: Formats = ALL_DENSE,
 ) -> Recovered:
     """Train ``student`` in place to do what ``teacher`` does, and keep its best weights.
 
@@ -95,13 +97,19 @@ def recover(
         progress: Called with the share done and a note.
         shared: Folder for the dense network's answers, which all members of a family can use;
             ``folder`` if None.
+        formats: Of the student's layers by node name. Blocks of sparse layers that are zero stay
+            zero, and layers in int8 are trained and judged as if they were rounded already; the
+            weights themselves stay floats, to be rounded when they are packed.
 
     Raises:
+        InputError: A format fits no layer of the student.
         TaskError: Too few samples to hold any back.
         WorkspaceError: Checkpoints cannot be written.
     """
     os.environ.setdefault(*_KERNELS_KEPT)
-    run = _Run(student, teacher, batches, recipe, minutes, folder, progress or _silent, shared)
+    run = _Run(
+        student, teacher, batches, recipe, minutes, folder, progress or _silent, shared, formats
+    )
     return run.finish(run.train())
 
 
@@ -118,14 +126,16 @@ class _Run:
         folder: Path,
         progress: Progress,
         shared: Path | None,
+        formats: Formats,
     ) -> None:
         self._began_s = time.monotonic()
         self._before_s = 0.0
         self._recipe, self._progress = recipe, progress
         self._student, self._teacher = student, teacher
+        self._formats = {name: f for name, f in sorted(formats.items()) if f != DENSE}
         self._budget_s = math.inf if recipe.steps else 60.0 * minutes
         self._settings = resolve(recipe, student)
-        identity = identity_of(student, recipe, self._settings, minutes)
+        identity = identity_of(student, recipe, self._settings, minutes, self._formats)
         self._checkpoints = Checkpoints(folder, identity)
         self._shared = shared or folder
         _prepare(student)
@@ -173,7 +183,9 @@ class _Run:
             saved.restore(self._student, self._trainer.optimisers)
             return state
         batch = self._data.typical()
-        precision, reason = choose_precision(self._recipe.precision, self._student, batch)
+        precision, reason = choose_precision(
+            self._recipe.precision, self._student, batch, self._formats
+        )
         state = State(precision, Pace(0, 0.0, self._recipe.steps or _UNPLANNED))
         state.notes.append(f"trained in {precision}: {reason}")
         state.answers = self._answers_pay(precision)
@@ -191,7 +203,7 @@ class _Run:
             return False
         steps: float = self._recipe.steps
         if not steps:
-            copy = training_copy(self._student, precision=precision)
+            copy = training_copy(self._student, precision=precision, formats=self._formats)
             steps = self._budget_s / step_seconds(copy, self._student, batch)
         return answers_pay(self._teacher, self._data.first_window, steps * len(batch[0]))
 
@@ -220,8 +232,9 @@ class _Run:
             settings,
             state.precision,
             answers,
+            self._formats,
         )
-        self._judged = training_copy(student, precision=state.precision)
+        self._judged = training_copy(student, precision=state.precision, formats=self._formats)
 
     def _step(self, state: State, draw: Draw) -> None:
         """Train on one batch; go back to the best weights where that fails."""

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
+from edgeprune.formats import ALL_DENSE, Formats
 from edgeprune.recipe import RecoveryRecipe
 from edgeprune.recovery.answers import Answers
 from edgeprune.recovery.augment import augmented
 from edgeprune.recovery.data import Draw
 from edgeprune.recovery.losses import DistillationLoss
+from edgeprune.recovery.masks import Masks
 from edgeprune.recovery.settings import Settings
 from edgeprune.recovery.working import Precision, lookup_tables, training_copy
 
@@ -29,6 +31,8 @@ class Trainer:
         variances: See :class:`DistillationLoss`.
         precision: Arithmetic of the student.
         answers: What the teacher would say, where that is known.
+        formats: Of the student's layers by node name: blocks that are zero now stay zero, and
+            layers compute as their formats do.
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class Trainer:
         settings: Settings,
         precision: Precision,
         answers: Answers | None = None,
+        formats: Formats = ALL_DENSE,
     ) -> None:
         self._recipe = recipe
         self._settings = settings
         self._student = training_copy(
-            student, pairs, precision=precision, batchnorm=settings.batchnorm
+            student, pairs, precision=precision, batchnorm=settings.batchnorm, formats=formats
         )
+        self._masks = Masks(student, formats)
         self._teacher = teacher
         self._answers = answers
         self._loss = DistillationLoss(settings.loss, variances)
@@ -73,6 +79,7 @@ class Trainer:
 
     def update(self, learning_rate: float) -> bool:
         """Take one step; False, without a step, if a gradient is not finite."""
+        self._masks.apply_to_gradients()
         given = [p for p in self._dense if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in given if p.grad is not None])
         looked_up = [p.grad for p in self._tables if p.grad is not None]
@@ -85,6 +92,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
             optimiser.step()
+        self._masks.apply_to_weights()
         return True
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, fx
 from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from edgeprune.formats import ALL_DENSE, Formats
 from edgeprune.graph.ops import argument, is_constant, op_name
+from edgeprune.graph.simulation import fake_quantise_weight, simulate
 from edgeprune.recovery.features import return_also
 
 Precision = Literal["f32", "bf16"]
@@ -32,6 +34,7 @@ def training_copy(
     *,
     precision: Precision = "f32",
     batchnorm: bool = False,
+    formats: Formats = ALL_DENSE,
 ) -> fx.GraphModule:
     """A trainable copy that shares its parameters and buffers with ``module``.
 
@@ -40,8 +43,12 @@ def training_copy(
         features: Nodes to return behind the outputs.
         precision: Arithmetic inside; the outputs are float32 all the same.
         batchnorm: Whether BatchNorm normalises by the batch and updates its running statistics.
+        formats: Layers by node name compute as these do; see :func:`simulate`.
+
+    Raises:
+        InputError: A format fits no layer.
     """
-    copy = return_also(module, features)
+    copy = return_also(simulate(module, formats), features)
     outputs = len(copy.graph.output_node().args[0]) - len(features)  # type: ignore[arg-type]
     _sparse_gradients(copy)
     _channels_last_inputs(copy.graph)
@@ -201,13 +208,17 @@ def _to_bfloat16(module: fx.GraphModule, outputs: int) -> None:
 
 
 def _cast_for_users(weight: Node) -> None:
-    """Cast a weight once for all users that want it; an embedding casts what it looked up."""
+    """Cast a weight once for all users that want it.
+
+    An embedding casts what it looked up, and steps of int8 are found in float32, for a weight that
+    was rounded before would fall on others.
+    """
     cast: Node | None = None
     for user in list(weight.users):
         name = op_name(user)
         if name in _MIXED:
             continue
-        if name == "embedding":
+        if name == "embedding" or user.target is fake_quantise_weight:
             _insert_behind(user, torch.ops.aten.to.dtype, torch.bfloat16)
             continue
         if cast is None:

@@ -87,6 +87,9 @@ class Runtime(Protocol):
     def available(self) -> str | None:
         """Why the runtime cannot be used here, or ``None``."""
 
+    def lacks_sparse(self) -> str | None:
+        """Why it cannot run sparse layers here, or ``None``."""
+
     def convert(self, onnx: Path, out: Path) -> Path:
         """Write the artifact made from an ONNX file to ``out``; gives the path to open."""
 

@@ -41,6 +41,14 @@ class OpenvinoRuntime:
             return "openvino is not installed: pip install 'edgeprune[openvino]'"
         return None
 
+    def lacks_sparse(self) -> str | None:
+        """Why the sparse operator cannot run here, or ``None``; compiles it where that is due."""
+        try:
+            core_with_operator()
+        except UnavailableError as error:
+            return str(error)
+        return None
+
     def convert(self, onnx: Path, out: Path) -> Path:
         """Write ``out`` (made to end in ``.xml``) with float32 weights from an ONNX file.
 

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from edgeprune import console
-from edgeprune.compression.alternatives import kept_units
 from edgeprune.compression.candidate import Candidates
 from edgeprune.compression.fidelity import output_error
+from edgeprune.deployment import write_artifact
 from edgeprune.devices.prediction import predictor
 from edgeprune.errors import TaskError
-from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.weights import save_weights, state_key
 from edgeprune.latency.measure import Measurement
 from edgeprune.plan import Plan, save_plan
@@ -23,10 +22,10 @@ from edgeprune.report.app_program import write_app_program
 from edgeprune.report.card import write_card
 from edgeprune.request import Goal
 from edgeprune.runtimes import CompileOptions
-from edgeprune.stages.dense import Baselines, quality
+from edgeprune.stages.dense import INT8_SAMPLES, Baselines, quality
 from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.loop import Closed
-from edgeprune.stages.member import Member, slug
+from edgeprune.stages.member import Member, formats_key, slug
 from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
 from edgeprune.stages.trial import limit_ms, time_against_dense, upper_ms
@@ -68,6 +67,7 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
             "data": subject.data_key,
             "held_back": run.recipe.calibration.held_back,
             "weights": state_key(member.module),
+            **formats_key(member.formats),
             "device": run.fingerprint.key,
         },
     )
@@ -77,8 +77,16 @@ def deliver(run: Run, subject: Subject, goal: Goal, member: Member, part: str = 
             made.mkdir(parents=True, exist_ok=True)
             save_weights(member.module, made / "weights.safetensors")
             examples = subject.network.captured.example_inputs
-            export_onnx(member.module, examples, made / "model.onnx")
-            artifact = run.runtime.convert(made / "model.onnx", made / run.artifact_name)
+            samples = deployed_samples(subject.calibration.fit, examples, INT8_SAMPLES)
+            artifact = write_artifact(
+                member.module,
+                member.formats,
+                examples,
+                made / "model.onnx",
+                made / run.artifact_name,
+                run.runtime,
+                (as_arrays(sample) for sample in samples),
+            )
             bar.advance(note="quality")
             value = quality(run, subject, artifact)
             bar.advance(note="fidelity")
@@ -164,14 +172,16 @@ def meets(goal: Goal, measurement: Measurement) -> bool:
 def write_plan(run: Run, goal: Goal, closed: Closed, candidates: Candidates) -> Plan:
     """Save ``plan.yaml`` beside the artifact."""
     levels = closed.allocated.levels
-    keep = kept_units(candidates.alternatives, levels)
+    keep = candidates.kept(levels)
+    formats = candidates.choices.formats_of(levels)
     plan = Plan(
-        levels=dict(levels),
+        levels=candidates.choices.levels_of(levels),
         keep={name: units.tolist() for name, units in keep.items()},
         predicted_ms=closed.predicted_ms,
         distortion=closed.allocated.distortion,
         loss=closed.allocated.loss,
         gap=closed.allocated.gap,
+        formats={layer: str(format_) for layer, format_ in formats.items()},
     )
     save_plan(plan, run.folder / slug(goal) / "plan.yaml")
     return plan

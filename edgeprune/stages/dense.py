@@ -12,7 +12,7 @@ from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
 
-_INT8_SAMPLES = 200
+INT8_SAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _int8(
 ) -> tuple[dict[str, Any] | None, str]:
     """The int8 row, or why there is none: a baseline that fails must not end the run."""
     examples = subject.network.captured.example_inputs
-    samples = deployed_samples(subject.calibration.fit, examples, _INT8_SAMPLES)
+    samples = deployed_samples(subject.calibration.fit, examples, INT8_SAMPLES)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         artifact = run.runtime.quantise_int8(

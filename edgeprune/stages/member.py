@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import fx
 
 from edgeprune import console
-from edgeprune.compression.alternatives import kept_units
 from edgeprune.compression.batchnorm import reestimated
 from edgeprune.compression.candidate import Candidates
+from edgeprune.formats import Formats
 from edgeprune.graph.weights import load_weights, save_weights, state_key
 from edgeprune.recovery.distil import recover
 from edgeprune.request import Goal
@@ -25,12 +25,14 @@ class Member:
     Attributes:
         module: The shrunk graph with its final weights.
         keep: Units that stay, for the structures that lose any.
+        formats: Of the layers that are not dense.
         history: What recovery reported, one entry an evaluation; empty without recovery.
         notes: What was decided on the way.
     """
 
     module: fx.GraphModule
     keep: Mapping[str, list[int]]
+    formats: Formats
     history: list[dict[str, float]]
     notes: list[str]
 
@@ -40,9 +42,8 @@ def build_member(
 ) -> Member:
     """Shrink, compensate and refit on the whole fit part; re-estimate statistics where it helps."""
     network = subject.network
-    keep = {
-        name: units.tolist() for name, units in kept_units(candidates.alternatives, levels).items()
-    }
+    keep = {name: units.tolist() for name, units in candidates.kept(levels).items()}
+    formats = candidates.formats(levels, network.shrink(keep))
     stage = run.workspace.stage(
         f"refit-{slug(goal)}",
         {
@@ -50,6 +51,7 @@ def build_member(
             "task": run.task.key,
             "data": subject.data_key,
             "keep": keep,
+            **formats_key(formats),
             "damping": run.recipe.calibration.damping,
             "samples": run.recipe.calibration.samples,
             "refit": repr(run.recipe.refit),
@@ -62,13 +64,23 @@ def build_member(
             module, note = candidates.build_final(levels, subject.calibration.fit)
             notes = [note]
             if run.recipe.batchnorm.reestimate == "auto":
-                module, note = reestimated(module, subject.calibration.fit, candidates.error)
+                module, note = reestimated(
+                    module,
+                    subject.calibration.fit,
+                    lambda network: candidates.error(network, formats),
+                )
                 notes.append(note)
         save_weights(module, path)
         stage.finish({"notes": notes})
     module = network.shrink(keep)
     load_weights(module, path)
-    return Member(module, keep, [], stage.result["notes"])
+    return Member(module, keep, formats, [], stage.result["notes"])
+
+
+def formats_key(formats: Formats) -> dict[str, dict[str, str]]:
+    """Formats as a stage's key holds them; nothing where all layers are dense."""
+    named = {layer: str(format_) for layer, format_ in formats.items()}
+    return {"formats": named} if named else {}
 
 
 def recover_member(
@@ -83,6 +95,7 @@ def recover_member(
             "data": subject.data_key,
             "start": state_key(member.module),
             "keep": {name: list(units) for name, units in member.keep.items()},
+            **formats_key(member.formats),
             "minutes": minutes,
             "recipe": repr(run.recipe.recovery),
         },
@@ -98,6 +111,7 @@ def recover_member(
                 minutes=minutes,
                 folder=stage.folder,
                 shared=answers_folder(run),
+                formats=member.formats,
                 progress=lambda share, note: bar.update(share, note=note),
             )
         save_weights(recovered.module, path)
@@ -114,7 +128,7 @@ def recover_member(
     module = subject.network.shrink(member.keep)
     load_weights(module, path)
     notes = [*member.notes, *stage.result["notes"]]
-    return Member(module, member.keep, stage.result["history"], notes)
+    return Member(module, member.keep, member.formats, stage.result["history"], notes)
 
 
 def answers_folder(run: Run) -> Path:

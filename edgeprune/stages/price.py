@@ -1,51 +1,47 @@
 """What the search chooses from: levels, their measured times, and their measured distortions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save_file
 
 from edgeprune import console
 from edgeprune.atomic import atomic_path, atomic_write_json
-from edgeprune.compression.alternatives import Alternatives, offered_levels
+from edgeprune.compression.alternatives import Alternatives, offered_choices
 from edgeprune.compression.offer import Offer, make_offer
-from edgeprune.errors import InputError
+from edgeprune.graph.choices import Choices
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table
 from edgeprune.search.problem import Group, Pair, Problem
 from edgeprune.stages.run import Run, Subject
 
-Levels = dict[str, tuple[int, ...]]
 
+def choose(run: Run, subject: Subject) -> Choices:
+    """The levels and formats to offer, by what the device likes and the recipe allows.
 
-def choose_levels(run: Run, subject: Subject) -> Levels:
-    """The levels to offer of each structure, by what the device likes and the recipe allows.
+    Sparse formats are left out, with a line that says why, where their kernels cannot run.
 
     Raises:
         InputError: The model has none of the kinds of structures that the recipe offers.
     """
-    multiple, most = run.target.channel_multiple, run.recipe.search.max_levels
-    kinds = run.recipe.search.kinds
-    there = sorted({structure.kind for structure in subject.network.structures.values()})
-    if "all" not in kinds and not set(kinds) & set(there):
-        raise InputError(
-            f"the recipe offers {', '.join(kinds)} only, and this model has {', '.join(there)}; "
-            "change search.kinds"
-        )
-    return {
-        name: offered_levels(structure, multiple, most)
-        for name, structure in subject.network.structures.items()
-        if "all" in kinds or structure.kind in kinds
-    }
+    recipe = run.recipe.search
+    reason = run.runtime.lacks_sparse()
+    if reason is not None and any(family not in ("none", "int8") for family in recipe.formats):
+        console.warning(f"sparse formats are left out: {reason}")
+        dense = tuple(family for family in recipe.formats if family in ("none", "int8"))
+        recipe = replace(recipe, formats=dense)
+    return offered_choices(subject.network, run.target, recipe)
 
 
-def measure_latency(run: Run, subject: Subject, levels: Levels) -> LatencyModel:
+def measure_latency(run: Run, subject: Subject, choices: Choices) -> LatencyModel:
     """The latency of every plan on the device, from the table or measured now."""
     stage = run.workspace.stage(
         "latency",
-        {"model": subject.key, "levels": _listed(levels), "device": run.fingerprint.key},
+        {"model": subject.key, **_listed(choices), "device": run.fingerprint.key},
     )
     if not stage.done:
         table = open_table(run.fingerprint)
@@ -54,7 +50,7 @@ def measure_latency(run: Run, subject: Subject, levels: Levels) -> LatencyModel:
                 subject.network,
                 run.target,
                 run.device,
-                levels,
+                choices,
                 table,
                 stage.folder,
                 lambda done, total, note: bar.update(done, total=total, note=note),
@@ -63,7 +59,7 @@ def measure_latency(run: Run, subject: Subject, levels: Levels) -> LatencyModel:
     return LatencyModel.from_json(json.dumps(stage.result))
 
 
-def offer_alternatives(run: Run, subject: Subject, levels: Levels) -> Offer:
+def offer_alternatives(run: Run, subject: Subject, choices: Choices) -> Offer:
     """Order of removal, distortions and Gram matrices, from the run folder or made now."""
     stage = run.workspace.stage(
         "alternatives",
@@ -71,7 +67,7 @@ def offer_alternatives(run: Run, subject: Subject, levels: Levels) -> Offer:
             "model": subject.key,
             "task": run.task.key,
             "data": subject.data_key,
-            "levels": _listed(levels),
+            **_listed(choices),
             "criterion": run.recipe.criterion,
             "samples": run.recipe.calibration.samples,
             "distortion_samples": run.recipe.calibration.distortion_samples,
@@ -82,7 +78,7 @@ def offer_alternatives(run: Run, subject: Subject, levels: Levels) -> Offer:
         offer = make_offer(
             subject.network,
             subject.calibration,
-            levels,
+            choices,
             run.recipe.criterion,
             run.recipe.calibration.damping,
             run.recipe.calibration.distortion_samples,
@@ -99,6 +95,11 @@ def allocation(latency: LatencyModel, offer: Offer) -> Problem:
         times = latency.unary_ms.get(name, {})
         time_ms = np.array([times.get(level, 0.0) for level in alternatives.levels])
         groups.append(Group(name, alternatives.levels, alternatives.distortion, time_ms))
+    for name, distortion in offer.formats.items():
+        places = tuple(range(len(distortion)))
+        times = latency.unary_ms.get(name, {})
+        time_ms = np.array([times.get(place, 0.0) for place in places])
+        groups.append(Group(name, places, distortion, time_ms))
     levels = {group.name: group.levels for group in groups}
     pairs = [
         Pair(a, b, np.array([[times[i, j] for j in levels[b]] for i in levels[a]]))
@@ -107,8 +108,16 @@ def allocation(latency: LatencyModel, offer: Offer) -> Problem:
     return Problem(tuple(groups), tuple(pairs), latency.base_ms)
 
 
-def _listed(levels: Levels) -> dict[str, list[int]]:
-    return {name: list(values) for name, values in levels.items()}
+def _listed(choices: Choices) -> dict[str, Any]:
+    """What is offered, as a stage's key holds it."""
+    levels = {name: list(values) for name, values in choices.levels.items()}
+    if not choices.sites:
+        return {"levels": levels}
+    options = {
+        name: [" ".join(map(str, option)) for option in options]
+        for name, options in choices.options.items()
+    }
+    return {"levels": levels, "formats": options}
 
 
 def _save_offer(offer: Offer, folder: Path) -> None:
@@ -126,6 +135,8 @@ def _save_offer(offer: Offer, folder: Path) -> None:
             for a in offer.alternatives.values()
         ],
     )
+    distortions = {name: values.tolist() for name, values in offer.formats.items()}
+    atomic_write_json(folder / "formats.json", distortions)
 
 
 def _load_offer(folder: Path) -> Offer:
@@ -139,4 +150,6 @@ def _load_offer(folder: Path) -> Offer:
         )
         for row in rows
     }
-    return Offer(alternatives, load_file(folder / "grams.safetensors"))
+    distortions = json.loads((folder / "formats.json").read_text(encoding="utf-8"))
+    formats = {name: np.array(values, dtype=np.float64) for name, values in distortions.items()}
+    return Offer(alternatives, load_file(folder / "grams.safetensors"), formats)

@@ -47,7 +47,7 @@ def profile_task(
     with Workspace(folder, {"task": task.name, "device": target.name}) as space:
         run = Run(request, task, target, recipe, machine, runtime(target.runtime), found, space)
         subject = make_subject(run)
-        latency = price.measure_latency(run, subject, price.choose_levels(run, subject))
+        latency = price.measure_latency(run, subject, price.choose(run, subject))
         table = open_table(found)
     return {
         "task": task.name,

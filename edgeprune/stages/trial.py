@@ -11,11 +11,12 @@ from pathlib import Path
 
 from edgeprune import console
 from edgeprune.atomic import atomic_write_text
-from edgeprune.compression.alternatives import Alternatives, kept_units
 from edgeprune.compression.candidate import Candidates
-from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.deployment import write_artifact
+from edgeprune.graph.blocks import mask_by_magnitude
 from edgeprune.latency.measure import Measurement, time_interleaved
 from edgeprune.request import Goal
+from edgeprune.stages.deployed import as_arrays
 from edgeprune.stages.run import Run, Subject
 
 Levels = dict[str, int]
@@ -83,13 +84,13 @@ class Trials:
         run: Run,
         subject: Subject,
         goal: Goal,
-        alternatives: Mapping[str, Alternatives],
+        candidates: Candidates,
         folder: Path,
         before: Sequence[Trial] = (),
     ) -> None:
         """Read what an earlier process kept; ``before`` holds the trials of other goals."""
         self.run, self.subject, self.goal = run, subject, goal
-        self.alternatives, self.folder = alternatives, folder
+        self.candidates, self.folder = candidates, folder
         self.taken: list[Trial] = []
         self._before = before
         self._file = folder / "trials.jsonl"
@@ -188,11 +189,15 @@ class Trials:
         folder = self.folder / f"shape-{hashlib.sha256(plan.encode()).hexdigest()[:12]}"
         network, onnx = self.subject.network, folder / "model.onnx"
         folder.mkdir(parents=True, exist_ok=True)
-        kept = kept_units(self.alternatives, levels)
+        kept = self.candidates.kept(levels)
         keep = {name: units.tolist() for name, units in kept.items()}
         with console.progress(f"{self.goal}: building the planned shapes"):
-            export_onnx(network.shrink(keep), network.captured.example_inputs, onnx)
-            return self.run.runtime.convert(onnx, folder / self.run.artifact_name)
+            module = network.shrink(keep)
+            formats = self.candidates.formats(levels, module)
+            mask_by_magnitude(module, formats)
+            examples, out = network.captured.example_inputs, folder / self.run.artifact_name
+            samples = [as_arrays(examples)]
+            return write_artifact(module, formats, examples, onnx, out, self.run.runtime, samples)
 
 
 def time_against_dense(
