@@ -23,6 +23,7 @@ from edgeprune.search.problem import Problem
 from edgeprune.stages import deliver, price
 from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.dense import Baselines, make_baselines
+from edgeprune.stages.formats import format_rows
 from edgeprune.stages.loop import Closed, Loop
 from edgeprune.stages.member import answers_folder, build_member, recover_member, slug
 from edgeprune.stages.preview import cost_minutes, preview, prunable, refuse_unreachable
@@ -72,7 +73,7 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             )
         loops, closed = close_loops(run, subject, goals, latency, problem, candidates)
         while True:
-            family = make_family(run, subject, baselines, closed, candidates)
+            family = make_family(run, subject, baselines, closed, candidates, latency)
             again = planned_again(loops, closed, family)
             if not again:
                 return finish(run, subject, baselines, family, shares)
@@ -115,6 +116,7 @@ def make_family(
     baselines: Baselines,
     closed: Mapping[Goal, Closed],
     candidates: Candidates,
+    latency: LatencyModel,
 ) -> Family:
     """Build, recover and judge every member, and time them all together."""
     judged: dict[Goal, deliver.Judged] = {}
@@ -132,6 +134,8 @@ def make_family(
                 "recovery": member.history,
             }
         extra[goal]["notes"] = member.notes
+        plan = end.allocated.levels
+        extra[goal]["formats"] = format_rows(latency, candidates.choices, plan)
         judged[goal] = deliver.deliver(run, subject, goal, member)
     shutil.rmtree(answers_folder(run), ignore_errors=True)
     measurement = deliver.confirm(run, subject, baselines, judged)

@@ -24,6 +24,7 @@ def report(
     debug: options.Debug = False,
 ) -> None:
     """Read the run's record and print it."""
+    from edgeprune.report.formats import show_formats
     from edgeprune.report.record import read_report
     from edgeprune.report.removed import removed_table
     from edgeprune.report.summary import show_removed, show_summary
@@ -35,3 +36,4 @@ def report(
         return
     show_summary(record)
     show_removed(record, removed)
+    show_formats(record)

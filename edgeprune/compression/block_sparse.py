@@ -75,7 +75,7 @@ def _solve_at_once(groups: "_Groups", alive: Tensor) -> Tensor:
     index = columns.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
     filled = torch.arange(most) < columns.sum(1, keepdim=True)
     at_once = max(1, _CELLS_AT_ONCE // (most * most))
-    for part in torch.arange(len(alive)).split(at_once):
+    for part in torch.split(torch.arange(len(alive)), at_once):
         chosen, valid = index[part], filled[part]
         both = valid[:, :, None] & valid[:, None, :]
         systems = groups.gram[chosen[:, :, None], chosen[:, None, :]].masked_fill(~both, 0)

@@ -111,7 +111,8 @@ class Candidates:
         keep = self.kept(plan)
         module = self._shrunk(keep)
         formats = self.formats(plan, module)
-        targets, scope = self._targets or NoTargets(), self._scope
+        targets = self._targets or NoTargets()
+        scope: Scope = "none" if self._targets is None else "landing"
         kept = survivors(self.network, keep)
         refit(
             module,
@@ -166,10 +167,6 @@ class Candidates:
                 best = error, module, f"{note}: output error {error:.4f}"
         assert best is not None
         return best[1], best[2]
-
-    @property
-    def _scope(self) -> Scope:
-        return "landing" if self.refitting else "none"
 
     def _shrunk(self, keep: Kept) -> fx.GraphModule:
         state = compensated_state(self.network, keep, self.grams, self.compensation)

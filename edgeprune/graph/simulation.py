@@ -124,7 +124,7 @@ def weight_name(layer: Node) -> str:
 
 
 def roundings(layer: Node, format_: Format) -> tuple[Rounding, ...]:
-    """What a layer's input and weight pass through in a format; nothing where nothing is rounded."""
+    """What a layer's input and weight pass through; nothing where a format rounds nothing."""
     if format_.precision == "int8":
         by_row = format_.sparse and op_name(layer) == "linear"
         return (fake_quantise_rows if by_row else fake_quantise_tensor), fake_quantise_weight

@@ -39,6 +39,6 @@ def write_app_program(
     folder = artifact.parent
     with atomic_path(folder / INPUTS) as partial:
         save_inputs(inputs, partial)
-    text = runtime.app_program(artifact.name, INPUTS, options, seconds)
+    text = runtime.app_program(artifact, INPUTS, options, seconds)
     atomic_write_text(folder / PROGRAM, text)
     return folder / PROGRAM

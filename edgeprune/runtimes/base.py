@@ -105,7 +105,7 @@ class Runtime(Protocol):
         """Compile and open an artifact."""
 
     def app_program(
-        self, artifact: str, inputs: str, options: CompileOptions, seconds: float
+        self, artifact: Path, inputs: str, options: CompileOptions, seconds: float
     ) -> str:
         """Source of a program beside ``artifact`` that needs the runtime and numpy only.
 

@@ -16,7 +16,7 @@ from edgeprune.kernels.extension import openvino_extension
 from edgeprune.kernels.onnx_node import OPERATOR
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.openvino_int8 import last_line, quantise
-from edgeprune.runtimes.openvino_program import PROGRAM
+from edgeprune.runtimes.openvino_program import DENSE, PROGRAM, SPARSE
 from edgeprune.runtimes.telemetry import silence
 
 # In the bytes of an ONNX file or an IR; others have no reason to hold the word.
@@ -81,9 +81,9 @@ class OpenvinoRuntime:
         return _save(openvino, quantised, out)
 
     def app_program(
-        self, artifact: str, inputs: str, options: CompileOptions, seconds: float
+        self, artifact: Path, inputs: str, options: CompileOptions, seconds: float
     ) -> str:
-        """A program that needs openvino and numpy only; see :class:`Runtime`."""
+        """A program that needs openvino and numpy, and the operator where there are sparse layers."""
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,
@@ -91,7 +91,13 @@ class OpenvinoRuntime:
         }
         if options.precision != "default":
             settings["INFERENCE_PRECISION_HINT"] = options.precision
-        return PROGRAM.format(artifact=artifact, inputs=inputs, settings=settings, seconds=seconds)
+        return PROGRAM.format(
+            artifact=artifact.name,
+            inputs=inputs,
+            settings=settings,
+            seconds=seconds,
+            **(SPARSE if _holds_sparse_layers(artifact) else DENSE),
+        )
 
     def load(self, artifact: Path, options: CompileOptions) -> "OpenvinoSession":
         """Compile an IR for one inference at a time.

@@ -12,8 +12,9 @@ from edgeprune.compression.distortion import interpolate, measure_distortions
 from edgeprune.compression.executor import Executor
 from edgeprune.compression.fidelity import output_error, run_batches
 from edgeprune.compression.gram import input_grams
-from edgeprune.compression.offer import consumer_grams
+from edgeprune.compression.offer import needed_grams
 from edgeprune.graph.capture import capture
+from edgeprune.graph.choices import Choices
 from edgeprune.graph.layers import weighted_layers
 from edgeprune.graph.network import Network, analyse
 
@@ -71,13 +72,13 @@ def offered(network: Network) -> dict[str, Alternatives]:
 
 
 def candidates(network: Network, batches: list[tuple[Tensor, ...]]) -> Candidates:
-    names = list(inner(network))
     from edgeprune.compression.calibration import Calibration
 
     calibration = Calibration(tuple(batches), (), (), 12)
-    grams = consumer_grams(network, calibration, names)
+    choices = Choices({name: a.levels for name, a in offered(network).items()})
+    grams = needed_grams(network, calibration, choices)
     return Candidates(
-        network, offered(network), grams, batches[:8], batches[8:], 1e-4, (1e-3, 1e-1)
+        network, choices, offered(network), grams, batches[:8], batches[8:], 1e-4, (1e-3, 1e-1)
     )
 
 

@@ -88,15 +88,15 @@ def test_with_much_clean_data_the_change_is_that_of_least_squares(seed: int, lin
     x = torch.randn(8, 200, lines, generator=generator)
     true = torch.randn(4, lines, generator=generator)
     rest = x @ true.T + 0.5
-    change, offset = least_squares.solve(lambda i: (x[i], rest[i]), 8, (1.0, 1e-8))
-    torch.testing.assert_close(change, true, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(offset, torch.full((4,), 0.5), rtol=1e-3, atol=1e-3)
+    found = least_squares.solve(lambda i: (x[i], rest[i]), 8, (1.0, 1e-8))
+    torch.testing.assert_close(found.change, true, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.intercept, torch.full((4,), 0.5), rtol=1e-3, atol=1e-3)
 
 
 def test_where_nothing_can_be_learned_the_strongest_ridge_wins() -> None:
     generator = torch.Generator().manual_seed(0)
     x, rest = (torch.randn(8, 12, 30, generator=generator) for _ in range(2))
-    change, _ = least_squares.solve(lambda i: (x[i], rest[i]), 8, (1e-6, 1e-2, 1e6))
+    change = least_squares.solve(lambda i: (x[i], rest[i]), 8, (1e-6, 1e-2, 1e6)).change
     assert change.abs().max() < 1e-4
 
 

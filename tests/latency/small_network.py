@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edgeprune.devices import device
 from edgeprune.graph.capture import capture
+from edgeprune.graph.choices import Choices
 from edgeprune.graph.network import Network, analyse
 from edgeprune.latency.fingerprint import take
 from edgeprune.latency.model import LatencyModel
@@ -45,12 +46,14 @@ def small_network() -> Network:
     return analyse(capture(_Net().eval(), (torch.randn(1, 3, 24, 24),)))
 
 
-def offered(network: Network) -> dict[str, tuple[int, ...]]:
+def offered(network: Network) -> Choices:
     """Multiples of eight; inner channels may go altogether."""
-    return {
-        name: tuple(range(0 if s.removable else 8, s.units + 1, 8))
-        for name, s in network.structures.items()
-    }
+    return Choices(
+        {
+            name: tuple(range(0 if s.removable else 8, s.units + 1, 8))
+            for name, s in network.structures.items()
+        }
+    )
 
 
 def profile(folder: Path, network: Network | None = None) -> tuple[LatencyModel, Table]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants
@@ -21,19 +22,21 @@ def whole_us(levels: dict[str, int]) -> float:
 
 
 def variant(levels: dict[str, int], random: np.random.Generator) -> Variant:
-    profile = {(name,): np.floor(TRUE_US[level]) + 0.5 for name, level in levels.items() if level}
+    profile = {
+        ((name,), ""): np.floor(TRUE_US[level]) + 0.5 for name, level in levels.items() if level
+    }
     noisy = whole_us(levels) * (1 + 0.003 * random.standard_normal())
-    return Variant(levels, ({(): 20.5, **profile},), (1.0,), noisy)
+    return Variant(levels, ({((), ""): 20.5, **profile},), (1.0,), noisy)
 
 
 def test_a_coarse_clock_is_corrected_by_whole_times() -> None:
     random = np.random.default_rng(0)
     parts = [
-        Part((), "rest", ()),
-        *(Part((name,), "block", (Axis(0, ((name, 1),)),)) for name in NAMES),
+        Part(((), ""), "rest", ()),
+        *(Part(((name,), ""), "block", (Axis(0, ((name, 1),)),)) for name in NAMES),
     ]
     variants = [variant(levels, random) for levels in design_variants(OFFERED, ALIKE, 40)]
-    model = fit_model(parts, variants, OFFERED, ALIKE, FULL)
+    model = fit_model(parts, variants, Choices(OFFERED), ALIKE, FULL)
     plans = [{name: int(random.choice(LEVELS[1:])) for name in NAMES} for _ in range(40)]
     errors = [abs(1e3 * model.total_ms(plan) / whole_us(plan) - 1) for plan in plans]
     assert np.median(errors) < 0.006

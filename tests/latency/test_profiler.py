@@ -15,6 +15,7 @@ import small_network
 import edgeprune.latency.profiler as profiler
 from edgeprune.devices import device
 from edgeprune.errors import InputError
+from edgeprune.graph.choices import Choices
 from edgeprune.latency.fingerprint import take
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.prediction_check import check_prediction, random_plans, summarise
@@ -80,6 +81,7 @@ def test_predictions_hold_for_plans_that_were_never_measured(profiled, tmp_path:
         load_target("x86"),
         device("local"),
         model,
+        small_network.offered(network),
         plans,
         Table(tmp_path / "check.jsonl", table.fingerprint),
         tmp_path,
@@ -148,7 +150,7 @@ def _stop_when_designed(done: float, total: float, note: str) -> None:
         raise KeyboardInterrupt
 
 
-def _design(path: Path, levels: dict[str, tuple[int, ...]]) -> dict:
+def _design(path: Path, choices: Choices) -> dict:
     """The profiler's decision how many variants to measure, none of which is measured here."""
     target, place = load_target("x86"), device("local")
     table = Table(path, take(place, target))
@@ -158,7 +160,7 @@ def _design(path: Path, levels: dict[str, tuple[int, ...]]) -> dict:
             small_network.small_network(),
             target,
             place,
-            levels,
+            choices,
             table,
             path.parent / "work",
             _stop_when_designed,
@@ -169,17 +171,17 @@ def _design(path: Path, levels: dict[str, tuple[int, ...]]) -> dict:
 
 def test_the_number_of_variants_comes_from_a_measured_cost(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
-    levels = small_network.offered(small_network.small_network())
-    first = _design(path, levels)
+    choices = small_network.offered(small_network.small_network())
+    first = _design(path, choices)
     # Killed before that was written down, the dense model measured and its artifact there.
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(line for line in lines if b'"kind":"design"' not in line))
-    again = _design(path, levels)
+    again = _design(path, choices)
     assert again["cost_s"] > 0.2 * first["cost_s"]
     assert len(Table(path, take(device("local"), load_target("x86")))) == REPETITIONS + 1
     # Written down, it stays, and holds for other levels of the same network.
-    assert _design(path, levels) == again
-    fewer = {name: offered[-2:] for name, offered in levels.items()}
+    assert _design(path, choices) == again
+    fewer = Choices({name: offered[-2:] for name, offered in choices.levels.items()})
     other = _design(path, fewer)
     assert (other["variants"], other["cost_s"]) == (again["variants"], again["cost_s"])
     assert other["signature"] != again["signature"]
@@ -198,4 +200,4 @@ def test_levels_that_cannot_be_are_refused(tmp_path: Path) -> None:
         ({name: (8,)}, "must end with all"),
     ):
         with pytest.raises(InputError, match=message):
-            profiler.profile_network(network, target, place, levels, table, tmp_path)
+            profiler.profile_network(network, target, place, Choices(levels), table, tmp_path)
