@@ -83,7 +83,7 @@ class OpenvinoRuntime:
     def app_program(
         self, artifact: Path, inputs: str, options: CompileOptions, seconds: float
     ) -> str:
-        """A program that needs openvino and numpy, and the operator where there are sparse layers."""
+        """A program that needs openvino and numpy, and for sparse layers the operator."""
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,

@@ -24,8 +24,8 @@ def quantise(
     Args:
         model: Of OpenVINO.
         onnx: What it was made from, for messages.
-        batches: Input tuples to calibrate on; with a single one biases are not corrected, which
-            is for models that are only timed.
+        batches: Input tuples to calibrate on; with a single one biases of certain layers are not
+            corrected, which is for models that are only timed.
         layers: Graph nodes whose layers are to be int8; all by default.
 
     Raises:
@@ -50,9 +50,10 @@ def quantise(
     if layers is not None:
         names = ignored_operators(model, layers)
         options["ignored_scope"] = nncf.IgnoredScope(names=names, validate=False)
-    if len(samples) == 1:
+        # It would scale the inputs of layers that are left out, too, by a product of its own each.
+        smooth = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
         options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
-            disable_bias_correction=True
+            disable_bias_correction=len(samples) == 1, smooth_quant_alphas=smooth
         )
     try:
         with _quiet_stdout(), _quiet_log(nncf):

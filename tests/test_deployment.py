@@ -1,0 +1,118 @@
+"""The artifact of a graph whose layers have formats computes what the graph simulates."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeprune.deployment import write_artifact
+from edgeprune.formats import DENSE_INT8, Formats, parse_format
+from edgeprune.graph.blocks import mask_by_magnitude
+from edgeprune.graph.capture import capture
+from edgeprune.graph.simulation import simulate
+from edgeprune.runtimes import CompileOptions, runtime
+
+ROWS, WIDTH = 24, 64
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward block, each beside a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        x = self.norm(x + self.out(mixed))
+        return x + self.down(F.gelu(self.up(x)))
+
+
+class Convolutions(nn.Module):
+    """Two residual convolutions with batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.norms = nn.ModuleList([nn.BatchNorm2d(16), nn.BatchNorm2d(16)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norms[0](x + self.first(x)))
+        return F.relu(x + self.norms[1](self.second(x)))
+
+
+def built(net: nn.Module, x: Tensor, formats: Formats, folder: Path) -> tuple[Tensor, Tensor]:
+    """What the simulation and the artifact give."""
+    module = capture(net, (x,)).module
+    mask_by_magnitude(module, formats)
+    onnx, out = folder / "model.onnx", folder / "model.xml"
+    samples = [(x.numpy() * scale,) for scale in (1.0, 0.9)]
+    artifact = write_artifact(module, formats, (x,), onnx, out, runtime("openvino"), samples)
+    session = runtime("openvino").load(artifact, CompileOptions(precision="f32"))
+    with torch.no_grad():
+        (wanted,) = simulate(module, formats)(x)
+    assert not (folder / "sparse.onnx").exists()
+    return wanted, torch.from_numpy(np.array(session.run((x.numpy(),))[0]))
+
+
+def assert_near(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    assert float((found - wanted).norm() / wanted.norm()) < tolerance
+
+
+@pytest.mark.parametrize("layers", [("up", "down"), ("up",), ("query", "out", "down")])
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("f32-4x1-70", 1e-5),
+        ("f32-16x1-70", 1e-5),
+        ("bf16-4x1-70", 3e-3),
+        ("int8-4x1-70", 5e-3),
+        ("int8-16x4-70", 5e-3),
+    ],
+)
+def test_sparse_layers_compute_what_the_masked_network_does(
+    layers: tuple[str, ...], name: str, tolerance: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, x = Block().eval(), torch.randn(1, ROWS, WIDTH)
+    formats = dict.fromkeys(layers, parse_format(name))
+    wanted, found = built(net, x, formats, tmp_path)
+    assert_near(found, wanted, tolerance)
+    text = (tmp_path / "model.xml").read_text()
+    in_a_row = {"up", "down"} <= set(layers)
+    assert text.count('type="SparseLinear"') == len(layers) - in_a_row
+
+
+def test_single_layers_become_int8_and_others_do_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Block().eval(), torch.randn(1, ROWS, WIDTH)
+    formats = {"up": DENSE_INT8, "out": DENSE_INT8, "query": parse_format("int8-16x4-50")}
+    wanted, found = built(net, x, formats, tmp_path)
+    assert_near(found, wanted, 0.03)
+    text = (tmp_path / "model.xml").read_text()
+    names = re.findall(r'name="([^"]*)"', text)
+    assert {n.split("/")[1] for n in names if n.endswith("fq_weights_1")} == {"up", "out"}
+    assert not any("smooth_quant" in name for name in names)
+
+
+def test_int8_goes_from_convolution_to_convolution(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Convolutions().eval(), torch.randn(1, 16, 12, 12)
+    wanted, found = built(net, x, dict.fromkeys(("first", "second"), DENSE_INT8), tmp_path)
+    assert_near(found, wanted, 0.05)
+
+
+def test_layers_that_are_gone_are_passed_over(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Block().eval(), torch.randn(1, ROWS, WIDTH)
+    module = capture(net, (x,)).module
+    formats = {"nowhere": parse_format("f32-4x1-70")}
+    onnx, out = tmp_path / "model.onnx", tmp_path / "model.xml"
+    artifact = write_artifact(module, formats, (x,), onnx, out, runtime("openvino"))
+    assert "SparseLinear" not in artifact.read_text()
