@@ -13,6 +13,7 @@ from torch.fx import Node
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
+from edgeprune.graph.onnx_attention import plain_attention
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -35,7 +36,9 @@ def export_onnx(
         InputError: An operator has no ONNX form; the message names it.
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
-    scoped = _with_scopes(_with_static_numbers(module, tuple(example_inputs)))
+    static = _with_static_numbers(module, tuple(example_inputs))
+    plain_attention(static.graph)
+    scoped = _with_scopes(static)
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]
     outputs = [f"output_{i}" for i in range(len(results))]

@@ -3,6 +3,8 @@
 Only the standard library is imported here, because the package's own build runs this file.
 """
 
+import functools
+import hashlib
 import os
 import platform
 import re
@@ -37,6 +39,15 @@ _X86_ISAS: dict[str, tuple[str, ...]] = {
     "avx2_vnni": (*_AVX2, "-mavxvnni"),
     "avx2": _AVX2,
 }
+
+
+@functools.cache
+def revision() -> str:
+    """A short hash of the C++ sources: of other kernels, other files and other times."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class CompilationError(Exception):

@@ -1,7 +1,6 @@
 """The operator that runs packed weights inside OpenVINO, built for the OpenVINO installed here."""
 
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -49,10 +48,7 @@ def existing_extension() -> Path | None:
 
 def _cache() -> Path:
     """Named after the C++ sources: an operator of other kernels is not this package's."""
-    digest = hashlib.sha256()
-    for path in sorted(compilation.SOURCES.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache_folder("kernels", digest.hexdigest()[:16])
+    return cache_folder("kernels", compilation.revision())
 
 
 def _openvino_version() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import Formats
+from edgeprune.kernels.compilation import revision
 
 if TYPE_CHECKING:
     from torch import fx
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 # Structures, and a site or nothing.
 Bucket = tuple[tuple[str, ...], str]
 
+# Raised when networks are exported in other operators, so that older measurements do not count.
+_EXPORT = 2
+
 
 def network_signature(network: "Network") -> str:
     """Hash of the graph: operators and what they read, symbolic shapes, structures, their names."""
@@ -24,13 +28,16 @@ def network_signature(network: "Network") -> str:
         for node in _nodes(network)
     ]
     structures = [[s.name, s.kind, s.units, s.removable] for s in network.structures.values()]
-    return digest([rows, structures])
+    return digest([_EXPORT, rows, structures])
 
 
 def plan_signature(network: str, levels: Mapping[str, int], formats: Formats | None = None) -> str:
     """Name of a variant: the network's signature, all levels, formats that are not dense."""
     named = sorted((layer, str(format_)) for layer, format_ in (formats or {}).items())
     chosen = sorted(levels.items())
+    if any(format_.sparse for format_ in (formats or {}).values()):
+        # Other kernels, other times.
+        named.append(("kernels", revision()))
     return f"{network}:{digest([chosen, named] if named else chosen)}"
 
 

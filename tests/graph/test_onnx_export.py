@@ -38,6 +38,41 @@ def test_export_of_a_shrunk_network(name: str, emptied: bool, tmp_path: Path) ->
     np.testing.assert_allclose(have, shrunk(*inputs)[0].detach().numpy(), rtol=1e-3, atol=1e-5)
 
 
+class Attention(torch.nn.Module):
+    """Attention with a mask of one kind or another."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = x.unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        mask = None
+        if self.kind in ("boolean", "numbers"):
+            mask = x[:, None, None, :, 0] > -1.0
+        if self.kind == "numbers":
+            mask = torch.where(mask, 0.5, -3.0)
+        causal, scale = self.kind == "causal", 0.3 if self.kind == "scaled" else None
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=causal, scale=scale
+        )
+
+
+@pytest.mark.parametrize("kind", ["plain", "boolean", "numbers", "causal", "scaled"])
+def test_attention_is_written_plainly_and_computes_the_same(kind: str, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    x = torch.randn(2, 10, 96, generator=torch.Generator().manual_seed(0))
+    captured = capture(Attention(kind).eval(), (x,))
+    export_onnx(captured.module, (x,), tmp_path / "m.onnx")
+    compiled = openvino.Core().compile_model(
+        str(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    have = compiled([x.numpy()])[0]
+    np.testing.assert_allclose(have, captured.module(x)[0].numpy(), rtol=1e-4, atol=1e-5)
+    operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert kind == "causal" or "IsNaN" not in operators
+
+
 def test_a_dynamic_graph_is_written_at_the_example_shape(tmp_path: Path) -> None:
     model, _ = networks.CASES["encoder"]()
     example = (torch.randint(0, 20, (1, 7)),)
