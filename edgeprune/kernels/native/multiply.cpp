@@ -15,6 +15,10 @@ constexpr uint64_t kFinishingEntries = 16;
 // Slots that a thread packs at once: the longest vector of floats.
 constexpr uint32_t kSlots = 16;
 constexpr uint32_t kWidestPanel = 64;
+// Rows that a thread takes through several layers at once, so that what is between them stays in
+// its second cache. A multiple of the most rows that are summed together, whatever a thread's share:
+// the order of additions must not depend on how many threads there are.
+constexpr uint32_t kRowsTogether = 32;
 
 template <class Body>
 void in_parallel(const Parallel& parallel, const Body& body) {
@@ -234,6 +238,18 @@ void multiply_each(const Layer* layers, uint32_t count, const Job& job, Input x,
   }
 }
 
+// Some rows through all layers, then the next.
+void multiply_in_turns(const Layer* layers, uint32_t count, const Job& job, const Input& x,
+                       float* y, uint64_t y_stride, std::vector<LayerScratch>& scratch) {
+  const uint64_t together = uint64_t{kRowsTogether} * std::max(job.parallel.threads, 1);
+  for (uint64_t from = 0; from < job.rows; from += together) {
+    const auto rows = static_cast<uint32_t>(std::min(together, job.rows - from));
+    const auto* at = static_cast<const float*>(x.data) + from * x.stride;
+    multiply_each(layers, count, {job.kernels, job.parallel, rows}, {at, rows, x.inputs, x.stride},
+                  y + from * y_stride, y_stride, scratch);
+  }
+}
+
 }  // namespace
 
 void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
@@ -241,13 +257,15 @@ void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const
   if (x.rows == 0) return;
   Borrowed scratch(count);
   const Job job{kernels, parallel, x.rows};
-  const bool by_panels = std::all_of(layers, layers + count, [&](const Layer& layer) {
-    return kernels.by_panels(layer.weights, x.rows);
-  });
-  if (by_panels)
+  uint32_t by_panels = 0;
+  for (uint32_t i = 0; i < count; ++i)
+    by_panels += kernels.by_panels(layers[i].weights, x.rows);
+  if (by_panels == count)
     multiply_by_panels(layers, count, job, x, y, y_stride, scratch.layers());
-  else
+  else if (by_panels || count == 1)
     multiply_each(layers, count, job, x, y, y_stride, scratch.layers());
+  else
+    multiply_in_turns(layers, count, job, x, y, y_stride, scratch.layers());
 }
 
 }  // namespace edgeprune

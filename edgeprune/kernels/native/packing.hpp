@@ -18,8 +18,7 @@ EDGEPRUNE_INLINE Vector<uint8_t, kBytes / 4> as_bytes(Floats values, Floats inve
                                                       int32_t zero_point) {
   const Floats low = Floats{} - static_cast<float>(zero_point), high = low + 255.0f;
   Floats scaled = values * inverse_scale;
-  scaled = scaled > low ? scaled : low;  // takes a NaN, too
-  scaled = scaled < high ? scaled : high;
+  scaled = smaller_of(greater_of(scaled, low), high);  // takes a NaN, too
   const uint32_t offset = static_cast<uint32_t>(zero_point) - kRoundingBits;
   return low_bytes((Words)(scaled + kRounding) + offset);
 }

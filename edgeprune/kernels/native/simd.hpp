@@ -114,6 +114,27 @@ EDGEPRUNE_INLINE void interleave_four(const V (&from)[4], Pairs (&to)[4]) {
   to[3] = interleave_lanes<true>(high01, high23);
 }
 
+// The greater or the smaller of two; of a NaN and anything the second. The compiler would compare
+// first and choose then.
+EDGEPRUNE_INLINE Floats greater_of(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+EDGEPRUNE_INLINE Floats smaller_of(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // Added to a small float, its last bits are the nearest integer.
 constexpr float kRounding = 12582912.0f;
 constexpr uint32_t kRoundingBits = 0x4B400000;
