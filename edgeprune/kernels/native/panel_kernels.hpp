@@ -159,18 +159,19 @@ EDGEPRUNE_INLINE void finish_tile(const Weights& w, const Panel& panel, const Ro
   }
 }
 
-// The same for a layer that follows, a part of the outputs: each stays a row of as many floats as a
-// panel has slots.
+// The same, a part of the outputs, each of which stays a row of floats.
 template <Precision P, int Width, uint32_t Outputs>
 EDGEPRUNE_INLINE void finish_to_floats(const Weights& w, const Panel& panel, const RowFacts& facts,
-                                       const float* bias, Activation activation, float* floats,
-                                       uint32_t first, uint32_t last,
+                                       const float* bias, Activation activation,
+                                       const Columns& columns, uint32_t first, uint32_t last,
                                        const uint32_t (&sums)[Outputs][Width], Part part) {
   constexpr int kVectors = Width / kLanes;
   const uint32_t outputs = last - first < Outputs ? last - first : Outputs;
   const float* scales = facts.scale + panel.first_row;
   const float* poison = facts.poison + panel.first_row;
-  const uint32_t end = part.end(Outputs);
+  const uint64_t stride = columns.stride;
+  const uint32_t count = columns.count, end = part.end(Outputs);
+  float* to = columns.data + uint64_t{first} * stride;
   for (uint32_t n = part.begin(Outputs); n < end && n < outputs; ++n) {
     Floats values[kVectors];
     const float added = bias ? bias[first + n] : 0.0f;
@@ -183,9 +184,12 @@ EDGEPRUNE_INLINE void finish_to_floats(const Weights& w, const Panel& panel, con
       values[v] += added + load<Floats>(poison + v * kLanes);
     }
     activate(values, activation);
+    if (count == Width) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      store(floats + uint64_t{first + n} * Width + v * kLanes, values[v]);
+      for (int v = 0; v < kVectors; ++v) store(to + n * stride + v * kLanes, values[v]);
+    } else {
+      std::memcpy(to + n * stride, values, count * sizeof(float));
+    }
   }
 }
 
