@@ -39,7 +39,7 @@ inline void refuse(const char* problem) {
 // A constant input as a checked weight.
 inline Weights weights_of(const ov::Output<ov::Node>& input) {
   const auto packed = ov::as_type_ptr<ov::op::v0::Constant>(input.get_node_shared_ptr());
-  OPENVINO_ASSERT(packed, "edgeprune: packed weights are constants");
+  OPENVINO_ASSERT(packed, "edgeprune: takes packed weights as constants");
   Weights weights;
   refuse(parse(packed->get_data_ptr(), packed->get_byte_size(), &weights));
   return weights;
