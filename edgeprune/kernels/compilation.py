@@ -27,7 +27,7 @@ _OPENVINO_LIBRARIES = ("libopenvino.so.*", "libopenvino_onnx_frontend.so.*", "li
 # From where the package and OpenVINO are both installed.
 _OPENVINO_NEARBY = "$ORIGIN/../../openvino/libs"
 
-_COMMON = ("format.cpp", "prepared.cpp", "multiply.cpp", "dispatch.cpp")
+_COMMON = ("format.cpp", "prepared.cpp", "multiply.cpp", "convolution.cpp", "dispatch.cpp")
 _FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")

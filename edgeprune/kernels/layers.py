@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import InputError
 from edgeprune.kernels import library
 from edgeprune.kernels.packed import Floats, Matrix, PackedWeight
+
+if TYPE_CHECKING:
+    from edgeprune.kernels.convolution import SparseConvolution
 
 _MOST_ROWS = 1 << 30
 
@@ -34,15 +38,24 @@ class SparseLinear:
     zero_point: int = 128
 
     def __post_init__(self) -> None:
-        if self.activation not in library.ACTIVATIONS:
-            names = ", ".join(library.ACTIVATIONS)
-            raise InputError(f"activation '{self.activation}' is unknown; use one of {names}")
-        if not self.scale >= 0:
-            raise InputError(f"scale is {self.scale}; it has to be above 0")
-        if not 0 <= self.zero_point <= 255:
-            raise InputError(f"zero point is {self.zero_point}; it is a byte")
-        if np.shape(self.bias) != (self.weight.outputs,):
-            raise InputError(f"bias has shape {np.shape(self.bias)}, not ({self.weight.outputs},)")
+        check_settings(self)
+
+
+def check_settings(layer: "SparseLinear | SparseConvolution") -> None:
+    """Check what linear layers and convolutions have in common.
+
+    Raises:
+        InputError: A value that does not fit.
+    """
+    if layer.activation not in library.ACTIVATIONS:
+        names = ", ".join(library.ACTIVATIONS)
+        raise InputError(f"activation '{layer.activation}' is unknown; use one of {names}")
+    if not layer.scale >= 0:
+        raise InputError(f"scale is {layer.scale}; it has to be above 0")
+    if not 0 <= layer.zero_point <= 255:
+        raise InputError(f"zero point is {layer.zero_point}; it is a byte")
+    if np.shape(layer.bias) != (layer.weight.outputs,):
+        raise InputError(f"bias has shape {np.shape(layer.bias)}, not ({layer.weight.outputs},)")
 
 
 def multiply_layers(
@@ -76,28 +89,42 @@ def multiply_layers(
         width = layer.weight.outputs
     rows = np.ascontiguousarray(values.reshape(-1, layers[0].weight.inputs))
     shape = (*values.shape[:-1], width)
-    result = np.empty(shape, np.float32) if out is None else out
-    usable = result.flags.c_contiguous and result.flags.writeable
-    if result.shape != shape or result.dtype != np.float32 or not usable:
-        raise InputError(f"out has to be a contiguous, writeable float32 array of shape {shape}")
+    result = result_array(shape, out)
     if len(rows) > _MOST_ROWS:
         raise InputError(f"x has {len(rows)} rows; at most {_MOST_ROWS} are multiplied at once")
     biases = [np.ascontiguousarray(layer.bias, np.float32) for layer in layers]
     chain = (library.ProductLayer * len(layers))(
-        *(
-            library.ProductLayer(
-                layer.weight.handle(isa or ""),
-                bias.ctypes.data,
-                library.ACTIVATIONS[layer.activation],
-                layer.scale,
-                layer.zero_point,
-            )
-            for layer, bias in zip(layers, biases, strict=True)
-        )
+        *(product_layer(*pair, isa) for pair in zip(layers, biases, strict=True))
     )
     problem = library.library().edgeprune_multiply(
         *(chain, len(layers), rows.ctypes.data, len(rows), result.ctypes.data, parts)
     )
     if problem:
         raise InputError(f"the product cannot be computed: {problem.decode()}")
+    return result
+
+
+def product_layer(
+    layer: "SparseLinear | SparseConvolution", bias: Floats, isa: str | None
+) -> library.ProductLayer:
+    """A layer as the library takes it; ``bias`` has to live as long."""
+    return library.ProductLayer(
+        layer.weight.handle(isa or ""),
+        bias.ctypes.data,
+        library.ACTIVATIONS[layer.activation],
+        layer.scale,
+        layer.zero_point,
+    )
+
+
+def result_array(shape: tuple[int, ...], out: Floats | None) -> Floats:
+    """What a product is written to.
+
+    Raises:
+        InputError: ``out`` does not fit.
+    """
+    result = np.empty(shape, np.float32) if out is None else out
+    usable = result.flags.c_contiguous and result.flags.writeable
+    if result.shape != shape or result.dtype != np.float32 or not usable:
+        raise InputError(f"out has to be a contiguous, writeable float32 array of shape {shape}")
     return result

@@ -31,6 +31,19 @@ class ProductLayer(ctypes.Structure):
     ]
 
 
+class Window(ctypes.Structure):
+    """How a convolution reads its images, as ``kernels.hpp`` has it."""
+
+    _fields_: ClassVar = [
+        ("channels", ctypes.c_uint32),
+        ("size", ctypes.c_uint32 * 2),
+        ("kernel", ctypes.c_uint32 * 2),
+        ("stride", ctypes.c_uint32 * 2),
+        ("padding", ctypes.c_uint32 * 2),
+        ("dilation", ctypes.c_uint32 * 2),
+    ]
+
+
 def folder() -> Path:
     """Where the compiled kernels lie; ``EDGEPRUNE_KERNELS`` names another build of them."""
     return Path(os.environ.get("EDGEPRUNE_KERNELS") or Path(__file__).parent)
@@ -61,6 +74,11 @@ def library() -> ctypes.CDLL:
     loaded.edgeprune_multiply.argtypes = [
         *(ctypes.POINTER(ProductLayer), ctypes.c_uint32),
         *(_pointer, ctypes.c_uint32, _pointer, ctypes.c_int),
+    ]
+    loaded.edgeprune_convolve.restype = _text
+    loaded.edgeprune_convolve.argtypes = [
+        *(ctypes.POINTER(ProductLayer), ctypes.POINTER(Window)),
+        *(_pointer, ctypes.c_uint64, _pointer, ctypes.c_int),
     ]
     loaded.edgeprune_peak.restype = ctypes.c_uint64
     loaded.edgeprune_peak.argtypes = [_text, ctypes.c_uint32, ctypes.c_uint64]

@@ -1,4 +1,4 @@
-"""Layers with packed weights as a node of an ONNX graph, in the domain of our OpenVINO operator."""
+"""Layers with packed weights as nodes of an ONNX graph, in the domain of our OpenVINO operators."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.kernels.convolution import SparseConvolution
 from edgeprune.kernels.layers import SparseLinear
 from edgeprune.kernels.packing import block_name
 
 if TYPE_CHECKING:
     import onnx
 
-OPERATOR = "SparseLinear"
+OPERATOR, CONVOLUTION = "SparseLinear", "SparseConvolution"
 DOMAIN = "edgeprune"
 DOMAIN_VERSION = 1
 
@@ -31,7 +32,7 @@ def sparse_node(
     Returns:
         The node, and the initializers it needs.
     """
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     weights = [f"{name}.{i}.weight" for i in range(len(layers))]
     biases = [f"{name}.{i}.bias" for i in range(len(layers))]
@@ -49,6 +50,51 @@ def sparse_node(
     node = helper.make_node(OPERATOR, inputs, [y], name=name, domain=DOMAIN, **attributes)
     constants = []
     for layer, weight, bias in zip(layers, weights, biases, strict=True):
-        constants.append(numpy_helper.from_array(layer.weight.data, weight))
-        constants.append(numpy_helper.from_array(np.asarray(layer.bias, np.float32), bias))
+        constants += _constants(layer, weight, bias)
     return node, constants
+
+
+def convolution_node(
+    layer: SparseConvolution, name: str, x: str, y: str
+) -> "tuple[onnx.NodeProto, list[onnx.TensorProto]]":
+    """The node that computes ``y`` from ``x`` (float32; image, channel, row, column).
+
+    Args:
+        layer: What it computes.
+        name: Of the node; its constants are named after it.
+        x: Name of the tensor it reads.
+        y: Name of the tensor it makes.
+
+    Returns:
+        The node, and the initializers it needs.
+    """
+    from onnx import helper
+
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    attributes: dict[str, Any] = {
+        "kernel": layer.kernel,
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "dilation": layer.dilation,
+        "activation": layer.activation,
+        "scale": f"{layer.scale:.9g}",
+        "zero_point": layer.zero_point,
+        "block": block_name(layer.weight.block),
+        "precision": layer.weight.precision,
+        "sparsity": f"{layer.weight.sparsity:.4f}",
+    }
+    node = helper.make_node(
+        CONVOLUTION, [x, weight, bias], [y], name=name, domain=DOMAIN, **attributes
+    )
+    return node, _constants(layer, weight, bias)
+
+
+def _constants(
+    layer: SparseLinear | SparseConvolution, weight: str, bias: str
+) -> "list[onnx.TensorProto]":
+    from onnx import numpy_helper
+
+    return [
+        numpy_helper.from_array(layer.weight.data, weight),
+        numpy_helper.from_array(np.asarray(layer.bias, np.float32), bias),
+    ]

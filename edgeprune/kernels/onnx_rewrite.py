@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import InputError
+from edgeprune.kernels.convolution import SparseConvolution
 from edgeprune.kernels.layers import SparseLinear
-from edgeprune.kernels.onnx_node import DOMAIN, DOMAIN_VERSION, sparse_node
+from edgeprune.kernels.onnx_node import (
+    CONVOLUTION,
+    DOMAIN,
+    DOMAIN_VERSION,
+    OPERATOR,
+    convolution_node,
+    sparse_node,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -18,11 +26,11 @@ class Replacement:
 
     Attributes:
         scopes: Graph nodes that it replaces, first the first layer.
-        layers: What takes their place.
+        layers: What takes their place: linear layers, or one convolution.
     """
 
     scopes: tuple[str, ...]
-    layers: tuple[SparseLinear, ...]
+    layers: tuple[SparseLinear, ...] | SparseConvolution
 
 
 def put_sparse_layers(model: "onnx.ModelProto", replacements: Iterable[Replacement]) -> None:
@@ -55,14 +63,20 @@ def _replace(graph: "onnx.GraphProto", replacement: Replacement) -> None:
             f"layer {name} reads {len(read)} tensors and makes {len(made & used)} in the ONNX "
             "graph; a sparse layer reads one and makes one"
         )
-    node, weights = sparse_node(
-        replacement.layers, f"/{name}/SparseLinear", read.pop(), (made & used).pop()
-    )
+    node, weights = _node(replacement.layers, name, read.pop(), (made & used).pop())
     place = next(i for i, found in enumerate(graph.node) if found.name == inside[-1].name)
     graph.node.insert(place, node)
     graph.initializer.extend(weights)
     for dead in inside:
         graph.node.remove(dead)
+
+
+def _node(
+    layers: tuple[SparseLinear, ...] | SparseConvolution, scope: str, x: str, y: str
+) -> "tuple[onnx.NodeProto, list[onnx.TensorProto]]":
+    if isinstance(layers, SparseConvolution):
+        return convolution_node(layers, f"/{scope}/{CONVOLUTION}", x, y)
+    return sparse_node(layers, f"/{scope}/{OPERATOR}", x, y)
 
 
 def _scope(node: "onnx.NodeProto") -> str:

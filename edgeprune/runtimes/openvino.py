@@ -13,14 +13,14 @@ import numpy as np
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError, UnavailableError
 from edgeprune.kernels.extension import openvino_extension
-from edgeprune.kernels.onnx_node import OPERATOR
+from edgeprune.kernels.onnx_node import CONVOLUTION, OPERATOR
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.openvino_int8 import last_line, quantise
 from edgeprune.runtimes.openvino_program import DENSE, PROGRAM, SPARSE
 from edgeprune.runtimes.telemetry import silence
 
 # In the bytes of an ONNX file or an IR; others have no reason to hold the word.
-_SPARSE = OPERATOR.encode()
+_SPARSE = (OPERATOR.encode(), CONVOLUTION.encode())
 # OpenVINO counts a layer's time in whole microseconds and rounds down, on average by this much.
 _ROUNDED_DOWN_US = 0.5
 
@@ -272,7 +272,7 @@ def _holds_sparse_layers(model: Path) -> bool:
         if not os.fstat(file.fileno()).st_size:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return data.find(_SPARSE) >= 0
+            return any(data.find(name) >= 0 for name in _SPARSE)
 
 
 def _convert(openvino: Any, onnx: Path) -> Any:

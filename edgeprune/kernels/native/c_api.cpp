@@ -4,7 +4,7 @@
 #include <new>
 #include <vector>
 
-#include "multiply.hpp"
+#include "convolution.hpp"
 #include "prepared.hpp"
 
 #define EDGEPRUNE_EXPORT extern "C" __attribute__((visibility("default")))
@@ -70,6 +70,24 @@ EDGEPRUNE_EXPORT const char* edgeprune_multiply(const ProductLayer* layers, uint
     const uint32_t inputs = chain.front().weights.inputs, outputs = chain.back().weights.outputs;
     edgeprune::multiply(chain.data(), count, layers->weight->kernels(), {x, rows, inputs, inputs},
                         y, outputs, {parts, one_after_the_other});
+  } catch (const std::bad_alloc&) {
+    return "memory is exhausted";
+  }
+  return nullptr;
+}
+
+// Images as [image][channel][row][column], on the calling thread, in `parts`.
+EDGEPRUNE_EXPORT const char* edgeprune_convolve(const ProductLayer* layer,
+                                                const edgeprune::Window* window, const float* x,
+                                                uint64_t images, float* y, int parts) {
+  const edgeprune::Weights& weights = layer->weight->weights();
+  if (const char* problem = edgeprune::check_window(weights, *window)) return problem;
+  try {
+    edgeprune::convolve({weights, layer->bias,
+                         static_cast<edgeprune::Activation>(layer->activation), layer->scale,
+                         layer->zero_point},
+                        *window, layer->weight->kernels(), x, images, y,
+                        {parts, one_after_the_other});
   } catch (const std::bad_alloc&) {
     return "memory is exhausted";
   }

@@ -1,6 +1,7 @@
 // The kernels of one instruction set; compiled once for each, with that set's options.
 #include "packing.hpp"
 #include "panel_kernels.hpp"
+#include "patches.hpp"
 #include "peak.hpp"
 #include "row_kernels.hpp"
 #include "tile_kernels.hpp"
@@ -56,32 +57,35 @@ void pack(const Weights& w, const Input& input, const RowFacts& facts, const Pan
 }
 
 template <Precision P, int Width, class Finish>
-void multiply_with(const Weights& w, const Panel& panel, uint32_t begin, uint32_t end,
-                   const Finish& finish) {
+void multiply_with(const Weights& w, const Panel& panel, const RowFacts& facts, uint32_t begin,
+                   uint32_t end, const Finish& finish) {
 #if defined(__AMX_INT8__)
   if constexpr (P != Precision::f32)
-    if (is_wide(w)) return multiply_by_tiles<P, Width>(w, panel, begin, end, finish);
+    if (is_wide(w)) return multiply_by_tiles<P, Width>(w, panel, facts, begin, end, finish);
 #endif
-  multiply_panel<P, Width>(w, panel, begin, end, finish);
+  multiply_panel<P, Width>(w, panel, facts, begin, end, finish);
 }
 
 void multiply(const Weights& w, const Panel& panel, const RowFacts& facts, const Output& out,
               uint32_t begin, uint32_t end) {
   for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
     multiply_with<P, Width>(
-        w, panel, begin, end, [&](uint32_t first, uint32_t last, const auto& sums) {
-          finish_tile<P, Width>(w, panel, facts, out, first, last, sums);
+        w, panel, facts, begin, end,
+        [&](uint32_t first, uint32_t last, const auto& sums, Part part) EDGEPRUNE_LAMBDA {
+          finish_tile<P, Width>(w, panel, facts, out, first, last, sums, part);
         });
   });
 }
 
 void multiply_to_floats(const Weights& w, const Panel& panel, const RowFacts& facts,
-                        const float* bias, Activation activation, float* floats, uint32_t begin,
-                        uint32_t end) {
+                        const float* bias, Activation activation, const Columns& columns,
+                        uint32_t begin, uint32_t end) {
   for_width(w.precision, panel.width, [&]<Precision P, int Width>() {
     multiply_with<P, Width>(
-        w, panel, begin, end, [&](uint32_t first, uint32_t last, const auto& sums) {
-          finish_to_floats<P, Width>(w, panel, facts, bias, activation, floats, first, last, sums);
+        w, panel, facts, begin, end,
+        [&](uint32_t first, uint32_t last, const auto& sums, Part part) EDGEPRUNE_LAMBDA {
+          finish_to_floats<P, Width>(w, panel, facts, bias, activation, columns, first, last, sums,
+                                     part);
         });
   });
 }
@@ -138,6 +142,7 @@ const Kernels kernels = {
     pack_any_floats,
     pack_any_rows,
     multiply_any_rows,
+    cut_patches,
     run_any_peak,
 };
 

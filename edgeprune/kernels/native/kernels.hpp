@@ -39,6 +39,41 @@ struct Output {
   Activation activation;
 };
 
+// How a convolution reads its images; pairs are vertical, then horizontal.
+struct Window {
+  uint32_t channels;
+  uint32_t size[2];  // of an image
+  uint32_t kernel[2], stride[2], padding[2], dilation[2];
+
+  uint64_t padded(int i) const { return uint64_t{size[i]} + 2 * uint64_t{padding[i]}; }
+  // Of an output; zero where the kernel reaches farther than a padded image.
+  uint64_t made(int i) const {
+    const uint64_t reach = uint64_t{dilation[i]} * (kernel[i] - 1) + 1;
+    return padded(i) < reach ? 0 : (padded(i) - reach) / stride[i] + 1;
+  }
+};
+
+// An image with its padding; each row in as many runs as the horizontal stride, so that what
+// neighbouring outputs read lies side by side. Strides count floats.
+struct Planes {
+  float* data;
+  uint64_t channel, row, run;
+  bool exact;  // nothing may be read behind the last value
+};
+
+// Consecutive positions of an output image.
+struct Positions {
+  uint64_t first;
+  uint32_t count, width;  // as many as a panel takes, and its width
+};
+
+// Where floats [output][row] go, and how many rows there are.
+struct Columns {
+  float* data;
+  uint64_t stride;
+  uint32_t count;
+};
+
 struct Kernels {
   const char* name;
   uint32_t panel_widths[3];  // descending; zero where there are fewer
@@ -53,9 +88,10 @@ struct Kernels {
   // Outputs of the groups [begin, end), for the rows of one panel.
   void (*multiply_panel)(const Weights&, const Panel&, const RowFacts&, const Output&,
                          uint32_t begin, uint32_t end);
-  // The same, but every output becomes a row of floats [output][row], for a layer that follows.
+  // The same, but every output becomes a row of floats [output][row]: for a layer that follows, or
+  // as an image.
   void (*multiply_to_floats)(const Weights&, const Panel&, const RowFacts&, const float* bias,
-                             Activation, float* floats, uint32_t begin, uint32_t end);
+                             Activation, const Columns&, uint32_t begin, uint32_t end);
   // Such floats as the panel of the layer that follows. Float32 takes them as they are: they are
   // only looked at for what is not finite.
   void (*pack_floats)(const Weights&, const float* floats, const RowFacts&, const Panel&);
@@ -64,6 +100,9 @@ struct Kernels {
                     uint32_t begin, uint32_t end);
   void (*multiply_rows)(const Weights&, const Input& packed, const RowFacts&, const Output&,
                         uint32_t begin, uint32_t end);
+  // What a convolution reads at some positions, as floats [input][slot] with room for a vector
+  // behind the last; inputs are ordered as (channel, vertical, horizontal).
+  void (*cut_patches)(const Window&, const Planes&, const Positions&, float* floats);
   // Arithmetic on registers alone, for benchmarks; returns how many operations it took.
   uint64_t (*run_peak)(Precision, uint64_t steps);
 };

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "scratch.hpp"
+#include "work.hpp"
 
 namespace edgeprune {
 namespace {
@@ -14,16 +15,10 @@ constexpr uint64_t kAliasingBytes = 2048;
 constexpr uint64_t kFinishingEntries = 16;
 // Slots that a thread packs at once: the longest vector of floats.
 constexpr uint32_t kSlots = 16;
-constexpr uint32_t kWidestPanel = 64;
-
-template <class Body>
-void in_parallel(const Parallel& parallel, const Body& body) {
-  if (parallel.threads <= 1) return body(0, 1);
-  parallel.run(
-      parallel.threads,
-      [](int i, int n, void* state) { (*static_cast<const Body*>(state))(i, n); },
-      const_cast<Body*>(&body));
-}
+// Rows that a thread takes through several layers at once, so that what is between them stays in
+// its second cache. A multiple of the most rows that are summed together, whatever a thread's share:
+// the order of additions must not depend on how many threads there are.
+constexpr uint32_t kRowsTogether = 32;
 
 uint64_t cost_before(const Weights& w, uint32_t group) {
   return w.begin[group] + group * kFinishingEntries;
@@ -40,20 +35,6 @@ uint32_t group_at(const Weights& w, uint64_t cost, uint32_t step) {
       high = middle;
   }
   return std::min((low + step - 1) / step * step, w.groups);
-}
-
-uint64_t panel_bytes(const Weights& w, uint32_t width) {
-  const uint64_t inputs = (uint64_t{w.inputs} + w.depth - 1) / w.depth * w.depth;
-  const uint32_t element = 4u >> static_cast<uint32_t>(w.precision);
-  return round_up(inputs * width * element);
-}
-
-// The widest panel, but for the last rows: the narrowest that takes them all.
-uint32_t panel_width(const Kernels& kernels, uint32_t rows_left) {
-  uint32_t width = kernels.panel_widths[0];
-  for (const uint32_t offered : kernels.panel_widths)
-    if (offered && rows_left <= offered) width = offered;
-  return width;
 }
 
 struct Job {
@@ -136,7 +117,8 @@ void hand_over(const Job& job, const Layer& layer, const RowFacts& facts, const 
     at += uint64_t{w.outputs} * panel.width;
   }
   over_groups(job, w, panels.size(), [&](uint64_t p, uint32_t begin, uint32_t end) {
-    job.kernels.multiply_to_floats(w, panels[p], facts, layer.bias, layer.activation, floats[p],
+    const Columns columns{floats[p], panels[p].width, panels[p].width};
+    job.kernels.multiply_to_floats(w, panels[p], facts, layer.bias, layer.activation, columns,
                                    begin, end);
   });
   const bool as_it_is = next.weights.precision == Precision::f32;
@@ -234,6 +216,18 @@ void multiply_each(const Layer* layers, uint32_t count, const Job& job, Input x,
   }
 }
 
+// Some rows through all layers, then the next.
+void multiply_in_turns(const Layer* layers, uint32_t count, const Job& job, const Input& x,
+                       float* y, uint64_t y_stride, std::vector<LayerScratch>& scratch) {
+  const uint64_t together = uint64_t{kRowsTogether} * std::max(job.parallel.threads, 1);
+  for (uint64_t from = 0; from < job.rows; from += together) {
+    const auto rows = static_cast<uint32_t>(std::min(together, job.rows - from));
+    const auto* at = static_cast<const float*>(x.data) + from * x.stride;
+    multiply_each(layers, count, {job.kernels, job.parallel, rows}, {at, rows, x.inputs, x.stride},
+                  y + from * y_stride, y_stride, scratch);
+  }
+}
+
 }  // namespace
 
 void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
@@ -241,13 +235,15 @@ void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const
   if (x.rows == 0) return;
   Borrowed scratch(count);
   const Job job{kernels, parallel, x.rows};
-  const bool by_panels = std::all_of(layers, layers + count, [&](const Layer& layer) {
-    return kernels.by_panels(layer.weights, x.rows);
-  });
-  if (by_panels)
+  uint32_t by_panels = 0;
+  for (uint32_t i = 0; i < count; ++i)
+    by_panels += kernels.by_panels(layers[i].weights, x.rows);
+  if (by_panels == count)
     multiply_by_panels(layers, count, job, x, y, y_stride, scratch.layers());
-  else
+  else if (by_panels || count == 1)
     multiply_each(layers, count, job, x, y, y_stride, scratch.layers());
+  else
+    multiply_in_turns(layers, count, job, x, y, y_stride, scratch.layers());
 }
 
 }  // namespace edgeprune

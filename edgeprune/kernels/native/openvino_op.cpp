@@ -1,187 +1,14 @@
-// Layers with packed weights as an operator of OpenVINO, for IR files and for ONNX (domain
-// `edgeprune`). One layer, or several of which each reads what the one before makes.
-//
-//   inputs      x (float32, last dimension = inputs), and for each layer its packed weight (uint8)
-//               and its bias (float32)
-//   attributes  features (outputs of the last layer), and for each layer its activation (none,
-//               relu, gelu, silu), scale and zero_point of int8 activations (scale 0: every row
-//               finds its own); block, precision and sparsity only tell readers of the file what a
-//               packed weight holds
-#include <cstdlib>
+// Our operators as an extension of OpenVINO.
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
-#include "multiply.hpp"
-#include "prepared.hpp"
+#include "openvino_convolution.hpp"
+#include "openvino_linear.hpp"
 #include "openvino/core/op_extension.hpp"
-#include "openvino/core/parallel.hpp"
 #include "openvino/core/version.hpp"
 #include "openvino/frontend/onnx/extension/op.hpp"
-#include "openvino/op/constant.hpp"
-#include "openvino/op/op.hpp"
-
-namespace edgeprune {
-namespace {
-
-Activation activation_named(const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "silu") return Activation::silu;
-  OPENVINO_THROW("SparseLinear: activation '", name, "' is unknown; use none, relu, gelu or silu");
-}
-
-float scale_of(const std::string& text) {
-  char* end = nullptr;
-  const float scale = std::strtof(text.c_str(), &end);
-  OPENVINO_ASSERT(!text.empty() && *end == '\0' && scale >= 0.0f, "SparseLinear: scale '", text,
-                  "' is no number from 0 on");
-  return scale;
-}
-
-void refuse(const char* problem) {
-  OPENVINO_ASSERT(!problem, "SparseLinear: the packed weight cannot be used: ", problem);
-}
-
-}  // namespace
-
-class SparseLinear : public ov::op::Op {
- public:
-  OPENVINO_OP("SparseLinear", "edgeprune");
-  SparseLinear() = default;
-
-  void validate_and_infer_types() override {
-    const size_t count = layers();
-    NODE_VALIDATION_CHECK(this, count > 0 && get_input_size() == 1 + 2 * count,
-                          "takes x, and a weight and a bias for each layer; it has ",
-                          get_input_size(), " inputs");
-    const bool complete = m_activation.size() == count && m_scale.size() == count &&
-                          m_zero_point.size() == count;
-    NODE_VALIDATION_CHECK(this, complete, "takes an activation, a scale and a zero point for each ",
-                          "of its ", count, " layers");
-    auto shape = get_input_partial_shape(0);
-    const bool ranked = shape.rank().is_static() && shape.size() > 0;
-    ov::Dimension width = ranked ? *shape.rbegin() : ov::Dimension::dynamic();
-    m_scales.clear();
-    for (size_t i = 0; i < count; ++i) {
-      activation_named(m_activation[i]);
-      m_scales.push_back(scale_of(m_scale[i]));
-      const auto packed =
-          ov::as_type_ptr<ov::op::v0::Constant>(input_value(1 + 2 * i).get_node_shared_ptr());
-      NODE_VALIDATION_CHECK(this, packed, "takes packed weights as constants");
-      Weights weights;
-      refuse(parse(packed->get_data_ptr(), packed->get_byte_size(), &weights));
-      NODE_VALIDATION_CHECK(this, width.compatible(weights.inputs), "x has ", width,
-                            " columns, the packed weight ", weights.inputs, " inputs");
-      const auto bias = get_input_partial_shape(2 + 2 * i);
-      NODE_VALIDATION_CHECK(this, bias.compatible(ov::PartialShape{weights.outputs}),
-                            "the packed weight has ", weights.outputs, " outputs, the bias ", bias);
-      width = weights.outputs;
-    }
-    for (const int64_t zero_point : m_zero_point)
-      NODE_VALIDATION_CHECK(this, zero_point >= 0 && zero_point <= 255, "zero point ", zero_point,
-                            " is no byte");
-    NODE_VALIDATION_CHECK(this, width.compatible(m_features), "the packed weight has ", width,
-                          " outputs, not ", m_features);
-    if (ranked) shape[shape.size() - 1] = m_features;
-    set_output_type(0, ov::element::f32, shape);
-  }
-
-  std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
-    auto clone = std::make_shared<SparseLinear>();
-    clone->m_features = m_features;
-    clone->m_zero_point = m_zero_point;
-    clone->m_scale = m_scale;
-    clone->m_sparsity = m_sparsity;
-    clone->m_activation = m_activation;
-    clone->m_block = m_block;
-    clone->m_precision = m_precision;
-    clone->set_arguments(inputs);
-    clone->constructor_validate_and_infer_types();
-    return clone;
-  }
-
-  bool visit_attributes(ov::AttributeVisitor& visitor) override {
-    visitor.on_attribute("features", m_features);
-    visitor.on_attribute("activation", m_activation);
-    visitor.on_attribute("scale", m_scale);
-    visitor.on_attribute("zero_point", m_zero_point);
-    visitor.on_attribute("block", m_block);
-    visitor.on_attribute("precision", m_precision);
-    visitor.on_attribute("sparsity", m_sparsity);
-    return true;
-  }
-
-  bool has_evaluate() const override { return true; }
-
-  bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
-    const auto prepared = prepared_of(inputs);
-    std::vector<Layer> chain;
-    for (size_t i = 0; i < layers(); ++i)
-      chain.push_back({(*prepared)[i].weights(), inputs[2 + 2 * i].data<float>(),
-                       activation_named(m_activation[i]), m_scales[i],
-                       static_cast<int32_t>(m_zero_point[i])});
-    auto shape = inputs[0].get_shape();
-    const uint32_t width = chain.front().weights.inputs;
-    OPENVINO_ASSERT(!shape.empty() && shape.back() == width, "SparseLinear: x has shape ", shape,
-                    ", the weight ", width, " inputs");
-    for (size_t i = 0; i < chain.size(); ++i) {
-      const Weights& w = chain[i].weights;
-      OPENVINO_ASSERT(inputs[2 + 2 * i].get_size() == w.outputs &&
-                          (i == 0 || chain[i - 1].weights.outputs == w.inputs),
-                      "SparseLinear: layer ", i, " does not fit what it is given");
-    }
-    const size_t all_rows = inputs[0].get_size() / width;
-    OPENVINO_ASSERT(all_rows <= kMostOfAnything, "SparseLinear: x has too many rows");
-    const auto rows = static_cast<uint32_t>(all_rows);
-    shape.back() = chain.back().weights.outputs;
-    outputs[0].set_shape(shape);
-    const Parallel parallel{parallel_get_max_threads(), run};
-    multiply(chain.data(), static_cast<uint32_t>(chain.size()), (*prepared)[0].kernels(),
-             {inputs[0].data<float>(), rows, width, width}, outputs[0].data<float>(), shape.back(),
-             parallel);
-    return true;
-  }
-
- private:
-  static void run(int threads, void (*body)(int, int, void*), void* state) {
-    ov::parallel_nt(threads, [&](int i, int n) { body(i, n, state); });
-  }
-
-  size_t layers() const { return get_input_size() / 2; }
-
-  using Chain = std::vector<Prepared>;
-
-  // Prepared once for each place that the packed weights lie in: the runtime copies constants for
-  // each memory node of a machine. Several streams may ask at the same time.
-  std::shared_ptr<const Chain> prepared_of(const ov::TensorVector& inputs) const {
-    std::vector<const void*> places;
-    for (size_t i = 0; i < layers(); ++i) places.push_back(inputs[1 + 2 * i].data());
-    const std::lock_guard<std::mutex> lock(m_mutex);
-    auto& prepared = m_prepared[places];
-    if (!prepared) {
-      auto made = std::make_shared<Chain>(layers());
-      const Kernels& best = *available_kernels()[0];
-      for (size_t i = 0; i < layers(); ++i)
-        refuse((*made)[i].open(places[i], inputs[1 + 2 * i].get_byte_size(), best));
-      prepared = made;
-    }
-    return prepared;
-  }
-
-  int64_t m_features = 0;
-  std::vector<int64_t> m_zero_point;
-  // Numbers as text: lists of floats pass either ONNX or IR, not both.
-  std::vector<std::string> m_activation, m_scale, m_block, m_precision, m_sparsity;
-  std::vector<float> m_scales;
-  mutable std::mutex m_mutex;
-  mutable std::map<std::vector<const void*>, std::shared_ptr<const Chain>> m_prepared;
-};
-
-}  // namespace edgeprune
 
 namespace {
 
@@ -191,6 +18,7 @@ constexpr char kBuiltFor[] = EDGEPRUNE_TEXT(OPENVINO_VERSION_MAJOR) "." EDGEPRUN
     OPENVINO_VERSION_MINOR) "." EDGEPRUNE_TEXT(OPENVINO_VERSION_PATCH);
 
 std::vector<ov::Extension::Ptr> extensions() {
+  using edgeprune::SparseConvolution;
   using edgeprune::SparseLinear;
   // Classes of another release may be laid out differently.
   const std::string found = ov::get_openvino_version().buildNumber;
@@ -200,6 +28,19 @@ std::vector<ov::Extension::Ptr> extensions() {
           std::make_shared<ov::frontend::onnx::OpExtension<SparseLinear>>(
               "SparseLinear", "edgeprune",
               std::map<std::string, std::string>{{"features", "features"},
+                                                 {"activation", "activation"},
+                                                 {"scale", "scale"},
+                                                 {"zero_point", "zero_point"},
+                                                 {"block", "block"},
+                                                 {"precision", "precision"},
+                                                 {"sparsity", "sparsity"}}),
+          std::make_shared<ov::OpExtension<SparseConvolution>>(),
+          std::make_shared<ov::frontend::onnx::OpExtension<SparseConvolution>>(
+              "SparseConvolution", "edgeprune",
+              std::map<std::string, std::string>{{"kernel", "kernel"},
+                                                 {"stride", "stride"},
+                                                 {"padding", "padding"},
+                                                 {"dilation", "dilation"},
                                                  {"activation", "activation"},
                                                  {"scale", "scale"},
                                                  {"zero_point", "zero_point"},

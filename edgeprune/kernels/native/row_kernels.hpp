@@ -51,29 +51,56 @@ struct Wide<Precision::int8> {
   }
 };
 
+// What is the same for all rows of a group of outputs. Kept in registers: behind every store the
+// compiler would read it anew.
 template <Precision P, int Vectors>
-EDGEPRUNE_INLINE void finish_row(const Weights& w, const RowFacts& facts, const Output& out,
-                                 uint32_t m, uint32_t n, typename Wide<P>::Sum (&sums)[Vectors]) {
-  Floats values[Vectors];
+struct GroupFacts {
+  Floats bias[Vectors] = {}, scale[Vectors] = {};
+  typename Wide<P>::Sum start[Vectors] = {};  // of a sum: less what the zero point will add
+
+  EDGEPRUNE_INLINE GroupFacts(const Weights& w, int32_t zero_point, const float* added,
+                              uint32_t n) {
 #pragma GCC unroll 8
-  for (int v = 0; v < Vectors; ++v) {
-    const uint32_t column = n + v * kLanes;
-    if constexpr (P == Precision::int8) {
-      const auto zero_point = static_cast<uint32_t>(facts.zero_point);
-      const Words zeros = load<Words>(w.weight_sum + column) * zero_point;
-      const Ints exact = (Ints)((Words)sums[v] - zeros);
-      values[v] = __builtin_convertvector(exact, Floats) *
-                  (load<Floats>(w.scale + column) * facts.scale[m]);
-    } else {
-      values[v] = sums[v];
+    for (int v = 0; v < Vectors; ++v) {
+      if (added) bias[v] = load<Floats>(added + n + v * kLanes);
+      if constexpr (P == Precision::int8) {
+        scale[v] = load<Floats>(w.scale + n + v * kLanes);
+        start[v] = (Ints)(load<Words>(w.weight_sum + n + v * kLanes) *
+                          (0u - static_cast<uint32_t>(zero_point)));
+      }
     }
-    values[v] += facts.poison[m];
-    if (out.bias) values[v] += load<Floats>(out.bias + column);
   }
-  activate(values, out.activation);
+};
+
+// `Rows` rows from `m` on: scaled, biased, activated, stored.
+template <Precision P, int Vectors, int Rows>
+EDGEPRUNE_INLINE void finish_rows(const GroupFacts<P, Vectors>& group, const RowFacts& facts,
+                                  uint32_t m, Activation activation, float* to, uint64_t stride,
+                                  const typename Wide<P>::Sum (&sums)[Rows][Vectors]) {
+  constexpr int kAtOnce = Rows < 4 ? Rows : 4;
+  const float* scales = facts.scale + m;
+  const float* poison = facts.poison + m;
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; r += kAtOnce) {
+    Floats values[kAtOnce * Vectors];
+#pragma GCC unroll 4
+    for (int i = 0; i < kAtOnce; ++i)
 #pragma GCC unroll 8
-  for (int v = 0; v < Vectors; ++v)
-    store(out.data + m * out.stride + n + v * kLanes, values[v]);
+      for (int v = 0; v < Vectors; ++v) {
+        Floats& value = values[i * Vectors + v];
+        if constexpr (P == Precision::int8)
+          value = __builtin_convertvector(sums[r + i][v], Floats) * (group.scale[v] * scales[r + i]);
+        else
+          value = sums[r + i][v];
+        value += group.bias[v] + poison[r + i];
+      }
+    activate(values, activation);
+#pragma GCC unroll 4
+    for (int i = 0; i < kAtOnce; ++i)
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v)
+        store(to + (r + i) * stride + v * kLanes, values[i * Vectors + v]);
+  }
 }
 
 // `Rows` rows of activations from `m` on.
@@ -86,8 +113,19 @@ EDGEPRUNE_INLINE void multiply_some(const Weights& w, const Input& x, const RowF
   constexpr uint64_t kEntryBytes = uint64_t{Vectors} * kLanes * 2 * W::kWordsPerRow;
   const auto* values = reinterpret_cast<const uint8_t*>(w.values);
   const auto* rows = static_cast<const typename W::Element*>(x.data) + m * x.stride;
-  for (uint32_t group = begin; group < end; ++group) {
+  const float* bias = out.bias;
+  const Activation activation = out.activation;
+  const uint64_t stride = out.stride;
+  const uint64_t x_stride = x.stride;
+  float* to = out.data + m * stride + uint64_t{begin} * Vectors * kLanes;
+  uint32_t entry = w.begin[begin];
+  for (uint32_t group = begin; group < end; ++group, to += Vectors * kLanes) {
+    const GroupFacts<P, Vectors> same(w, facts.zero_point, bias, group * Vectors * kLanes);
     typename W::Sum partial[kChains][Rows][Vectors] = {};
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) partial[0][r][v] = same.start[v];
     const auto step = [&](uint32_t entry, int chain) EDGEPRUNE_LAMBDA {
       const uint8_t* at = values + entry * kEntryBytes;
       const auto* column = rows + w.index[entry];
@@ -96,11 +134,10 @@ EDGEPRUNE_INLINE void multiply_some(const Weights& w, const Input& x, const RowF
         const auto weights = W::weights(at, v);
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r)
-          partial[chain][r][v] = W::add(partial[chain][r][v], weights, column + r * x.stride);
+          partial[chain][r][v] = W::add(partial[chain][r][v], weights, column + r * x_stride);
       }
       __builtin_prefetch(at + kWeightsAhead * kEntryBytes);
     };
-    uint32_t entry = w.begin[group];
     const uint32_t last = w.begin[group + 1];
     for (; entry + kChains <= last; entry += kChains) {
 #pragma GCC unroll 4
@@ -108,13 +145,12 @@ EDGEPRUNE_INLINE void multiply_some(const Weights& w, const Input& x, const RowF
     }
     for (; entry < last; ++entry) step(entry, 0);
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
+    for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v)
 #pragma GCC unroll 4
         for (int chain = 1; chain < kChains; ++chain) partial[0][r][v] += partial[chain][r][v];
-      finish_row<P, Vectors>(w, facts, out, m + r, group * Vectors * kLanes, partial[0][r]);
-    }
+    finish_rows<P, Vectors, Rows>(same, facts, m, activation, to, stride, partial[0]);
   }
 }
 

@@ -114,6 +114,27 @@ EDGEPRUNE_INLINE void interleave_four(const V (&from)[4], Pairs (&to)[4]) {
   to[3] = interleave_lanes<true>(high01, high23);
 }
 
+// The greater or the smaller of two; of a NaN and anything the second. The compiler would compare
+// first and choose then.
+EDGEPRUNE_INLINE Floats greater_of(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+EDGEPRUNE_INLINE Floats smaller_of(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // Added to a small float, its last bits are the nearest integer.
 constexpr float kRounding = 12582912.0f;
 constexpr uint32_t kRoundingBits = 0x4B400000;
@@ -216,6 +237,35 @@ EDGEPRUNE_INLINE Vector<uint16_t, kBytes / 2> low_halves(Words words) {
   words = half_planes(words);
   return load<Vector<uint16_t, kBytes / 2>>(&words);
 }
+
+#if defined(__AVX2__)
+// Four vectors of floats below 2**31 to bytes: to nearest, `zero` added, between 0 and 255.
+EDGEPRUNE_INLINE Vector<uint8_t> packed_bytes(const Floats (&values)[4], int32_t zero) {
+#if defined(__AVX512F__)
+  const auto halves = [&](int i) EDGEPRUNE_LAMBDA {
+    const __m512i packed =
+        _mm512_packs_epi32(_mm512_cvtps_epi32(values[i]), _mm512_cvtps_epi32(values[i + 1]));
+    return _mm512_adds_epi16(packed, _mm512_set1_epi16(static_cast<int16_t>(zero)));
+  };
+  const auto bytes = (Words)_mm512_packus_epi16(halves(0), halves(2));
+#else
+  const auto halves = [&](int i) EDGEPRUNE_LAMBDA {
+    const __m256i packed =
+        _mm256_packs_epi32(_mm256_cvtps_epi32(values[i]), _mm256_cvtps_epi32(values[i + 1]));
+    return _mm256_adds_epi16(packed, _mm256_set1_epi16(static_cast<int16_t>(zero)));
+  };
+  const auto bytes = (Words)_mm256_packus_epi16(halves(0), halves(2));
+#endif
+  // Each 128-bit lane holds four bytes of each vector.
+  struct Pick {
+    static constexpr int at(int i) {
+      constexpr int kQuarters = kLanes / 4;
+      return i % kQuarters * 4 + i / kQuarters;
+    }
+  };
+  return (Vector<uint8_t>)shuffle_by<Pick>(bytes, bytes);
+}
+#endif
 
 // sum + the products of the four unsigned and the four signed bytes of each lane, exactly.
 template <class Sum, class Word>

@@ -12,6 +12,7 @@ namespace edgeprune::EDGEPRUNE_ISA {
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 
 constexpr int kTileRows = kTileWords, kTileBytes = 4 * kTileWords;
+constexpr uint32_t kUnitOutputs = 64;  // finished together
 
 // All tiles are full. What was configured before is restored, though not what the tiles held.
 class TileConfiguration {
@@ -119,6 +120,20 @@ EDGEPRUNE_INLINE void store_tiles(uint32_t (*sums)[Width]) {
   }
 }
 
+// What the zero point added is taken from the sums, which the unit starts at zero.
+template <int Width>
+EDGEPRUNE_INLINE void take_zeros(const Weights& w, const RowFacts& facts, uint32_t first,
+                                 uint32_t (*sums)[Width]) {
+  for (uint32_t n = 0; n < kTileRows; ++n) {
+    const auto start = first_sum<Precision::int8, Ints>(w, facts, first + n);
+#pragma GCC unroll 4
+    for (int v = 0; v < Width / kLanes; ++v) {
+      uint32_t* at = &sums[n][v * kLanes];
+      store(at, load<Ints>(at) + start);
+    }
+  }
+}
+
 // Sixteen outputs for all rows of a panel.
 template <Precision P, int Width>
 EDGEPRUNE_INLINE void sum_tiles(const Weights& w, const uint8_t* panel, uint32_t group,
@@ -143,16 +158,19 @@ EDGEPRUNE_INLINE void sum_tiles(const Weights& w, const uint8_t* panel, uint32_t
 }
 
 template <Precision P, int Width, class Finish>
-EDGEPRUNE_INLINE void multiply_by_tiles(const Weights& w, const Panel& panel, uint32_t begin,
-                                        uint32_t end, const Finish& finish) {
-  constexpr uint32_t kGroups = kTileOutputs / kTileRows;
+EDGEPRUNE_INLINE void multiply_by_tiles(const Weights& w, const Panel& panel, const RowFacts& facts,
+                                        uint32_t begin, uint32_t end, const Finish& finish) {
+  constexpr uint32_t kGroups = kUnitOutputs / kTileRows;
   const TileConfiguration configuration;
   const auto* data = static_cast<const uint8_t*>(panel.data);
-  alignas(64) uint32_t sums[kTileOutputs][Width];
+  alignas(64) uint32_t sums[kUnitOutputs][Width];
   for (uint32_t first = begin; first < end; first += kGroups) {
-    for (uint32_t g = 0; g < kGroups && first + g < end; ++g)
+    for (uint32_t g = 0; g < kGroups && first + g < end; ++g) {
       sum_tiles<P, Width>(w, data, first + g, sums + g * kTileRows);
-    finish(first * kTileRows, end * kTileRows, sums);
+      if constexpr (P == Precision::int8)
+        take_zeros<Width>(w, facts, (first + g) * kTileRows, sums + g * kTileRows);
+    }
+    finish(first * kTileRows, end * kTileRows, sums, Part{0, 1});
   }
 }
 
