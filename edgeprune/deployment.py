@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edgeprune.atomic import atomic_path
 from edgeprune.formats import DENSE_INT8, Format, Formats
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.sites import fused_activation, layer_behind
+from edgeprune.kernels.convolution import SparseConvolution
 from edgeprune.kernels.layers import SparseLinear
 from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
-from edgeprune.kernels.packed import pack
+from edgeprune.kernels.packed import PackedWeight, pack
 from edgeprune.runtimes.base import Arrays, Runtime
 
 _SPARSE_ONNX = "sparse.onnx"
@@ -65,7 +68,7 @@ def write_artifact(
 
 
 def sparse_layers(module: fx.GraphModule, formats: Formats) -> list[Replacement]:
-    """What runs the sparse layers of a graph: each alone, or two in a row as one."""
+    """What runs the sparse layers of a graph: each alone, or two linear ones in a row as one."""
     layers = {
         name: layer
         for name, layer in weighted_layers(module).items()
@@ -75,6 +78,9 @@ def sparse_layers(module: fx.GraphModule, formats: Formats) -> list[Replacement]
     found = []
     for name, layer in layers.items():
         if name in done:
+            continue
+        if layer.convolution:
+            found.append(_convolution(module, layer, formats[name]))
             continue
         following = layer_behind(layer.node)
         row = [name, following] if following in layers else [name]
@@ -92,12 +98,57 @@ def sparse_layers(module: fx.GraphModule, formats: Formats) -> list[Replacement]
 def _packed(
     module: fx.GraphModule, layer: WeightedLayer, format_: Format, activation: str
 ) -> SparseLinear:
-    weight = attrgetter(layer.weight)(module)
+    weight, bias = _parameters(module, layer)
+    return SparseLinear(_pack(weight, format_), bias.numpy(), activation)
+
+
+@torch.no_grad()
+def _convolution(module: fx.GraphModule, layer: WeightedLayer, format_: Format) -> Replacement:
+    """A convolution with the normalisation and the activation that alone read it."""
+    weight, bias = _parameters(module, layer)
+    stride, padding, dilation = layer.geometry(weight)
+    end, folded = layer.node, []
+    norm = next(iter(end.users))
+    if norm.target == torch.ops.aten.batch_norm.default and len(end.users) == 1:
+        scale, shift, mean, variance = (_read(module, norm.args[i]) for i in range(1, 5))
+        weight, bias = fuse_conv_bn_weights(
+            weight, bias, mean, variance, _number(norm.args[7]), scale, shift
+        )
+        end, folded = norm, [norm.name]
+    activation, node = fused_activation(end)
+    convolution = SparseConvolution(
+        _pack(weight, format_),
+        bias.detach().numpy(),
+        kernel=(weight.shape[2], weight.shape[3]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        activation=activation,
+    )
+    scopes = (layer.name, *([node.name] if node is not None else []))
+    return Replacement(scopes, convolution, tuple(folded))
+
+
+def _parameters(module: fx.GraphModule, layer: WeightedLayer) -> tuple[Tensor, Tensor]:
+    """Weight and bias, zeros where there is none."""
+    weight = attrgetter(layer.weight)(module).detach().float()
+    if layer.bias is None:
+        return weight, torch.zeros(len(weight))
+    return weight, attrgetter(layer.bias)(module).detach().float()
+
+
+def _read(module: fx.GraphModule, argument: Any) -> Any:
+    return attrgetter(str(argument.target))(module) if isinstance(argument, fx.Node) else None
+
+
+def _number(argument: Any) -> float:
+    return float(argument)
+
+
+def _pack(weight: Tensor, format_: Format) -> PackedWeight:
     fitted = format_.fitted(len(weight))
     assert fitted.block is not None and fitted.precision != "default"
-    bias = torch.zeros(len(weight)) if layer.bias is None else attrgetter(layer.bias)(module)
-    packed = pack(weight.flatten(1), fitted.block, fitted.precision)
-    return SparseLinear(packed, bias.detach().float().numpy(), activation)
+    return pack(weight.flatten(1), fitted.block, fitted.precision)
 
 
 def _write_sparse(dense: Path, replacements: Sequence[Replacement], path: Path) -> None:

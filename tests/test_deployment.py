@@ -108,6 +108,23 @@ def test_int8_goes_from_convolution_to_convolution(tmp_path: Path) -> None:
     assert_near(found, wanted, 0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("f32-4x1-70", 1e-5), ("bf16-4x1-70", 5e-3), ("int8-4x1-70", 0.02)]
+)
+def test_sparse_convolutions_take_their_normalisation_along(
+    name: str, tolerance: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, x = Convolutions().eval(), torch.randn(1, 16, 12, 12)
+    for norm in net.norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    formats = dict.fromkeys(("first", "second"), parse_format(name))
+    wanted, found = built(net, x, formats, tmp_path)
+    assert_near(found, wanted, tolerance)
+    assert (tmp_path / "model.xml").read_text().count('type="SparseConvolution"') == 2
+
+
 def test_layers_that_are_gone_are_passed_over(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x = Block().eval(), torch.randn(1, ROWS, WIDTH)

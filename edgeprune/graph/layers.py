@@ -59,7 +59,7 @@ class WeightedLayer:
             return value.reshape(-1, value.shape[-1])
         if value.dim() == 3:
             value, weight = value.unsqueeze(2), weight.unsqueeze(2)
-        stride, padding, dilation = self._geometry(weight)
+        stride, padding, dilation = self.geometry(weight)
         stride = (stride[0] * every, stride[1] * every)
         patches = F.unfold(value, tuple(weight.shape[2:]), dilation, padding, stride)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
@@ -71,7 +71,8 @@ class WeightedLayer:
         value = value[(slice(None), slice(None), *[slice(None, None, every)] * (value.dim() - 2))]
         return value.flatten(2).transpose(1, 2).reshape(-1, value.shape[1])
 
-    def _geometry(self, weight: Tensor) -> tuple[Any, Any, Any]:
+    def geometry(self, weight: Tensor) -> tuple[Any, Any, Any]:
+        """Stride, padding and dilation of a convolution, a pair each."""
         kernel = weight.shape[2:]
 
         def pair(value: Any, default: int) -> tuple[int, int]:

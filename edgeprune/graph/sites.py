@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.formats import DENSE, DENSE_INT8, Format
+from edgeprune.formats import DENSE, DENSE_INT8, Block, Format
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
 
 aten = torch.ops.aten
@@ -24,6 +24,8 @@ _ACTIVATIONS: dict[Any, str] = {
 _LEAST_WEIGHTS = 1024
 # Two layers in a row seldom want sparsities further apart than this many offered ones.
 _MOST_APART = 2
+# Outputs of a block that kernels for convolutions know.
+_WIDEST_OF_CONVOLUTIONS = 4
 
 Option = tuple[Format, ...]
 
@@ -49,7 +51,8 @@ class Site:
 
     def runs(self, family: str) -> bool:
         """Whether there are kernels for its layers."""
-        return family == DENSE_INT8.family or not self.convolution
+        rows = _block_of(family)[0]
+        return not self.convolution or rows <= _WIDEST_OF_CONVOLUTIONS
 
     def options(self, families: Sequence[str], sparsities: Sequence[float]) -> tuple[Option, ...]:
         """What can be chosen: a format for each layer; the first option is dense.
@@ -78,9 +81,14 @@ class Site:
 
 
 def _of_family(family: str, sparsity: float) -> Format:
-    precision, _, block = family.partition("-")
-    rows, _, depth = block.partition("x")
-    return Format(precision, (int(rows), int(depth)), sparsity)  # type: ignore[arg-type]
+    precision = family.partition("-")[0]
+    return Format(precision, _block_of(family), sparsity)  # type: ignore[arg-type]
+
+
+def _block_of(family: str) -> Block:
+    """Of a sparse family; that of a dense one is a single weight."""
+    rows, _, depth = family.partition("-")[2].partition("x")
+    return int(rows or 1), int(depth or 1)
 
 
 def find_sites(module: fx.GraphModule) -> dict[str, Site]:

@@ -27,10 +27,12 @@ class Replacement:
     Attributes:
         scopes: Graph nodes that it replaces, first the first layer.
         layers: What takes their place: linear layers, or one convolution.
+        folded: Further nodes behind the first, which the exporter may have folded into it.
     """
 
     scopes: tuple[str, ...]
     layers: tuple[SparseLinear, ...] | SparseConvolution
+    folded: tuple[str, ...] = ()
 
 
 def put_sparse_layers(model: "onnx.ModelProto", replacements: Iterable[Replacement]) -> None:
@@ -50,13 +52,14 @@ def put_sparse_layers(model: "onnx.ModelProto", replacements: Iterable[Replaceme
 
 def _replace(graph: "onnx.GraphProto", replacement: Replacement) -> None:
     name = replacement.scopes[0]
-    inside = [node for node in graph.node if _scope(node) in replacement.scopes]
-    if {_scope(node) for node in inside} != set(replacement.scopes):
+    scopes = {*replacement.scopes, *replacement.folded}
+    inside = [node for node in graph.node if _scope(node) in scopes]
+    if not {_scope(node) for node in inside}.issuperset(replacement.scopes):
         raise InputError(f"the ONNX graph has no nodes of layer {name}: export it again")
     constants = _constants(graph)
     made = {output for node in inside for output in node.output}
     read = {x for node in inside for x in node.input if x} - made - constants.keys()
-    outside = [node for node in graph.node if _scope(node) not in replacement.scopes]
+    outside = [node for node in graph.node if _scope(node) not in scopes]
     used = {x for node in outside for x in node.input} | {x.name for x in graph.output}
     if len(read) != 1 or len(made & used) != 1:
         raise InputError(
