@@ -7,6 +7,7 @@ itself, and the costs of the layers of a site add up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor, fx
 
 from edgeprune.compression.executor import Environment, Executor
-from edgeprune.compression.fidelity import output_error
+from edgeprune.compression.fidelity import Outputs, output_error
 from edgeprune.compression.sparsify import quickly
 from edgeprune.formats import DENSE_INT8, Block, Format
 from edgeprune.graph.choices import Choices
@@ -63,14 +64,7 @@ def measure_format_distortions(
         start = _start(executor, site, layers)
         executor.advance(environment, position, start)
         position = start
-
-        def error(alike: Layers, format_: Format) -> float:
-            _apply(executor, alike, format_, grams)
-            suffix = dict(environment)
-            executor.advance(suffix, start)
-            executor.override, executor.rounding = {}, {}
-            return output_error(executor.outputs(suffix), dense)
-
+        error = partial(_error, executor, environment, start, dense, grams)
         together = [(name,) for name in site.layers] if site.in_a_row else [site.layers]
         options = choices.options[site.name]
         costs = [
@@ -128,7 +122,8 @@ class _Costs:
         (x, y), (right, top) = self._line[0], self._line[-1]
         slope = (top - y) / (right - x) if right > x else 1.0
         # Half to twice in proportion: what is measured nearly at one point says no slope.
-        return y + float(np.clip(slope, 0.5, 2.0)) * (log_loss - x)
+        bounded = min(max(float(slope), 0.5), 2.0)
+        return float(y) + bounded * (log_loss - float(x))
 
 
 def _loss(layers: Layers, format_: Format, grams: Mapping[str, Tensor]) -> float:
@@ -148,6 +143,23 @@ def _matrix(layer: WeightedLayer) -> Tensor:
     assert module is not None
     weight: Tensor = attrgetter(layer.weight)(module)
     return weight.detach().flatten(1)
+
+
+def _error(
+    executor: Executor,
+    environment: Environment,
+    start: int,
+    dense: Outputs,
+    grams: Mapping[str, Tensor],
+    layers: Layers,
+    format_: Format,
+) -> float:
+    """At the output, with some layers in a format and what stands in front computed already."""
+    _apply(executor, layers, format_, grams)
+    suffix = dict(environment)
+    executor.advance(suffix, start)
+    executor.override, executor.rounding = {}, {}
+    return output_error(executor.outputs(suffix), dense)
 
 
 def _apply(
