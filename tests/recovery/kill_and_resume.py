@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import fx
 
+from edgeprune.formats import Format
 from edgeprune.recipe import LossRecipe, RecoveryRecipe
 from edgeprune.recovery.distil import recover
 
 Network = tuple[fx.GraphModule, fx.GraphModule, small_networks.Batches]
+FORMATS: dict[str, Format] = {}
 RECIPE = RecoveryRecipe(
     steps=240, precision="f32", checkpoint_s=0.02, evaluations=12, learning_rate=3e-3
 )
@@ -33,7 +35,7 @@ def in_fork(network: Network, recipe: RecoveryRecipe, folder: Path, result: Path
     child = os.fork()
     if child:
         return child
-    recovered = recover(*network, recipe, minutes=1, folder=folder)
+    recovered = recover(*network, recipe, minutes=1, folder=folder, formats=FORMATS)
     # A result that exists must be whole: the kill may fall into its writing too.
     save_file(recovered.module.state_dict(), partial := result.with_suffix(".partial"))
     partial.rename(result)
@@ -43,7 +45,10 @@ def in_fork(network: Network, recipe: RecoveryRecipe, folder: Path, result: Path
 def main(name: str, folder: Path) -> None:
     torch.set_num_threads(1)
     whole, broken = folder / "whole.safetensors", folder / "broken.safetensors"
+    name, _, formats = name.partition("-")
     network: Network = getattr(small_networks, name)()
+    if formats:
+        FORMATS.update(small_networks.store_in_formats(network[0]))
     recipe = OUTPUTS_ONLY if name == "lookup" else RECIPE
     began = time.monotonic()
     _, status = os.waitpid(in_fork(network, recipe, folder / "unbroken", whole), 0)

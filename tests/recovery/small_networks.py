@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edgeprune.formats import DENSE_INT8, Format, parse_format
 from edgeprune.graph.capture import capture
 
 Batch = tuple[Tensor, ...]
@@ -101,6 +102,34 @@ def encoder(words: int = 40) -> tuple[fx.GraphModule, fx.GraphModule, Batches]:
         *_captured(Encoder(1, 8, words), Encoder(4, 64, words), example, data[0]),
         lambda: iter(data),
     )
+
+
+def store_in_formats(student: fx.GraphModule) -> dict[str, Format]:
+    """Zero blocks of every other layer of the student; formats for all, of several kinds."""
+    sparse = [parse_format(name) for name in ("int8-4x1-50", "bf16-2x3-40", "f32-4x1-60")]
+    formats: dict[str, Format] = {}
+    for node in student.graph.nodes:
+        if str(node.target) not in ("aten.linear.default", "aten.conv2d.default"):
+            continue
+        if len(formats) % 2:
+            formats[node.name] = DENSE_INT8
+            continue
+        chosen = formats[node.name] = sparse[len(formats) // 2 % len(sparse)]
+        zero_blocks(student.get_parameter(node.args[1].target), chosen)
+    return formats
+
+
+@torch.no_grad()
+def zero_blocks(weight: Tensor, chosen: Format) -> None:
+    """Zero random blocks of a weight, about as many as the format says."""
+    assert chosen.block is not None
+    rows, depth = chosen.block
+    matrix = weight.flatten(1)
+    for row in range(0, len(matrix), rows):
+        for column in range(0, matrix.shape[1], depth):
+            if torch.rand(()) < chosen.sparsity:
+                matrix[row : row + rows, column : column + depth] = 0.0
+    weight.copy_(matrix.view_as(weight))
 
 
 def _captured(

@@ -66,7 +66,7 @@ def test_another_seed_gives_another_result(tmp_path: Path) -> None:
     assert not equal_states(first.module, second.module)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "lookup"])
+@pytest.mark.parametrize("name", [*NETWORKS, "lookup", "cnn-formats", "encoder-formats"])
 def test_killed_runs_end_as_unbroken_ones(name: str, tmp_path: Path) -> None:
     """The child kills its own forks with SIGKILL at random times and then compares."""
     done = subprocess.run(
