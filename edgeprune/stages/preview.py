@@ -54,11 +54,13 @@ def preview(
     """The reachable range, what is prunable, and an estimate of cost, in three lines."""
     structures = subject.network.structures
     units = sum(structure.units for structure in structures.values())
+    places = len(latency.full) - len(structures)
+    formats = f" and formats in {places} places" if places else ""
     most = latency.dense_ms / latency.fastest_ms
     named = ", ".join(f"{goal} ({limit_ms(goal, latency.dense_ms):.3f} ms)" for goal in goals)
     return (
         f"dense {latency.dense_ms:.3f} ms, reachable down to {latency.fastest_ms:.3f} ms "
-        f"({most:.2f}x) by {len(structures)} structures with {units} units\n"
+        f"({most:.2f}x) by {len(structures)} structures with {units} units{formats}\n"
         f"{prunable_line(shares)}\n"
         f"targets {named}: about {duration(60 * cost_minutes(run, goals))} of work"
     )
