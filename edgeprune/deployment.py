@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from edgeprune.atomic import atomic_path
 from edgeprune.formats import DENSE_INT8, Format, Formats
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
+from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.sites import fused_activation, layer_behind
 from edgeprune.kernels.convolution import SparseConvolution
@@ -51,6 +52,7 @@ def write_artifact(
         UnavailableError: The formats need something that is not installed.
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
+    module = with_plain_attention(module)
     export_onnx(module, example_inputs, onnx)
     replacements = sparse_layers(module, formats)
     source = onnx

@@ -89,8 +89,8 @@ def all_rows(options: argparse.Namespace, size: str, folder: Path) -> Iterator[d
         name = block_name(block)
         network = encoder(size, block, sparsity)
         masked = folder / f"masked-{name}-{sparsity}.onnx"
-        graph = dense_onnx(network, x, masked)
-        made = sparse_onnx(masked, graph, network, (precision, block), folder / "sparse.onnx")
+        module = dense_onnx(network, x, masked)
+        made = sparse_onnx(masked, module, (precision, block), folder / "sparse.onnx")
         hint = "f32" if precision == "f32" else "default"
         calls["edgeprune", precision, name, sparsity] = opened(made, array, 1, hint).infer_once
     if options.torch:

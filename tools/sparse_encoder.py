@@ -7,10 +7,13 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
+from edgeprune.deployment import sparse_layers
+from edgeprune.formats import Format
 from edgeprune.graph.capture import capture
+from edgeprune.graph.layers import weighted_layers
+from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
-from edgeprune.kernels import SparseLinear, pack
-from edgeprune.kernels.onnx_rewrite import Replacement, put_sparse_layers
+from edgeprune.kernels.onnx_rewrite import put_sparse_layers
 
 SEQUENCE = 128
 # Layers, width, heads, neurons of a feed-forward block.
@@ -66,47 +69,22 @@ def example(size: str) -> Tensor:
     return torch.randn(1, SEQUENCE, SIZES[size][1], generator=torch.Generator().manual_seed(1))
 
 
-def dense_onnx(network: nn.Module, x: Tensor, path: Path) -> fx.Graph:
+def dense_onnx(network: nn.Module, x: Tensor, path: Path) -> fx.GraphModule:
     """Write the network, zeros and all; gives the graph that it was written from."""
-    module = capture(network, (x,)).module
+    module = with_plain_attention(capture(network, (x,)).module)
     export_onnx(module, (x,), path)
-    return module.graph
+    return module
 
 
 def sparse_onnx(
-    dense: Path, graph: fx.Graph, network: nn.Module, kind: tuple[Any, tuple[int, int]], path: Path
+    dense: Path, module: fx.GraphModule, kind: tuple[Any, tuple[int, int]], path: Path
 ) -> Path:
     """Write it once more with packed weights of a precision and block."""
-    weights = dict(network.named_parameters())
-    linear = [node for node in graph.nodes if "linear" in str(node.target)]
-    replacements, done = [], set()
-    for node in linear:
-        if node in done:
-            continue
-        scopes, layers = [node.name], [packed_layer(node, weights, kind, "none")]
-        behind = next(iter(node.users))
-        if "gelu" in str(behind.target):
-            following = next(iter(behind.users))
-            scopes += [behind.name, following.name]
-            layers = [
-                packed_layer(node, weights, kind, "gelu"),
-                packed_layer(following, weights, kind, "none"),
-            ]
-            done.add(following)
-        replacements.append(Replacement(tuple(scopes), tuple(layers)))
     model = onnx.load(dense)
-    put_sparse_layers(model, replacements)
+    formats = dict.fromkeys(weighted_layers(module), Format(*kind))
+    put_sparse_layers(model, sparse_layers(module, formats))
     onnx.save(model, path)
     return path
-
-
-def packed_layer(
-    node: fx.Node, weights: dict[str, Any], kind: tuple[Any, tuple[int, int]], activation: str
-) -> SparseLinear:
-    """A linear node of the graph with its weight packed."""
-    precision, block = kind
-    weight, bias = (weights[str(argument.target)] for argument in node.args[1:3])
-    return SparseLinear(pack(weight, block, precision), bias.detach().numpy(), activation)
 
 
 class SparseTensorLinear(nn.Module):

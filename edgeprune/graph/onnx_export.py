@@ -13,7 +13,6 @@ from torch.fx import Node
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
-from edgeprune.graph.onnx_attention import plain_attention
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -37,7 +36,6 @@ def export_onnx(
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
     static = _with_static_numbers(module, tuple(example_inputs))
-    plain_attention(static.graph)
     scoped = _with_scopes(static)
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Bucket = tuple[tuple[str, ...], str]
 
 # Raised when networks are exported in other operators, so that older measurements do not count.
-_EXPORT = 2
+_EXPORT = 3
 
 
 def network_signature(network: "Network") -> str:

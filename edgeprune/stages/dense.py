@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import console
+from edgeprune.deployment import write_artifact
 from edgeprune.devices.prediction import predictor
 from edgeprune.errors import EdgepruneError
-from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.stages.deployed import as_arrays, deployed_samples
 from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
@@ -54,8 +54,8 @@ def make_baselines(run: Run, subject: Subject) -> Baselines:
             made.mkdir(parents=True, exist_ok=True)
             onnx = made / "model.onnx"
             captured = subject.network.captured
-            export_onnx(captured.module, captured.example_inputs, onnx)
-            artifact = run.runtime.convert(onnx, made / run.artifact_name)
+            examples, out = captured.example_inputs, made / run.artifact_name
+            artifact = write_artifact(captured.module, {}, examples, onnx, out, run.runtime)
             bar.advance(note="quality")
             dense = _judged(run, subject, artifact)
             bar.advance(note="int8")

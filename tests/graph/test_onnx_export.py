@@ -10,6 +10,7 @@ import torch
 
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
+from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
 
 
@@ -44,9 +45,12 @@ class Attention(torch.nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
+        self.query = torch.nn.Linear(96, 32)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = x.unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        if self.kind != "unprojected":
+            query = self.query(x).unflatten(-1, (4, 8)).transpose(1, 2)
         mask = None
         if self.kind in ("boolean", "numbers"):
             mask = x[:, None, None, :, 0] > -1.0
@@ -58,19 +62,21 @@ class Attention(torch.nn.Module):
         )
 
 
-@pytest.mark.parametrize("kind", ["plain", "boolean", "numbers", "causal", "scaled"])
+@pytest.mark.parametrize("kind", ["plain", "boolean", "numbers", "causal", "scaled", "unprojected"])
 def test_attention_is_written_plainly_and_computes_the_same(kind: str, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     x = torch.randn(2, 10, 96, generator=torch.Generator().manual_seed(0))
     captured = capture(Attention(kind).eval(), (x,))
-    export_onnx(captured.module, (x,), tmp_path / "m.onnx")
+    export_onnx(with_plain_attention(captured.module), (x,), tmp_path / "m.onnx")
     compiled = openvino.Core().compile_model(
         str(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     have = compiled([x.numpy()])[0]
-    np.testing.assert_allclose(have, captured.module(x)[0].numpy(), rtol=1e-4, atol=1e-5)
+    wanted = captured.module(x)[0].detach().numpy()
+    np.testing.assert_allclose(have, wanted, rtol=1e-4, atol=1e-5)
     operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert kind == "causal" or "IsNaN" not in operators
+    assert ("Mul" in operators) == (kind in ("causal", "unprojected"))
 
 
 def test_a_dynamic_graph_is_written_at_the_example_shape(tmp_path: Path) -> None:
