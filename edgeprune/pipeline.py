@@ -22,6 +22,7 @@ from edgeprune.runtimes import runtime
 from edgeprune.search.problem import Problem
 from edgeprune.stages import deliver, price
 from edgeprune.stages.allocate import LossLog
+from edgeprune.stages.alone import alone
 from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.formats import format_rows
 from edgeprune.stages.loop import Closed, Loop
@@ -73,7 +74,7 @@ def compress(request: CompressRequest) -> dict[str, Any]:
             )
         loops, closed = close_loops(run, subject, goals, latency, problem, candidates)
         while True:
-            family = make_family(run, subject, baselines, closed, candidates, latency)
+            family = make_family(run, subject, baselines, loops, closed, candidates)
             again = planned_again(loops, closed, family)
             if not again:
                 return finish(run, subject, baselines, family, shares)
@@ -114,9 +115,9 @@ def make_family(
     run: Run,
     subject: Subject,
     baselines: Baselines,
+    loops: Mapping[Goal, Loop],
     closed: Mapping[Goal, Closed],
     candidates: Candidates,
-    latency: LatencyModel,
 ) -> Family:
     """Build, recover and judge every member, and time them all together."""
     judged: dict[Goal, deliver.Judged] = {}
@@ -134,8 +135,9 @@ def make_family(
                 "recovery": member.history,
             }
         extra[goal]["notes"] = member.notes
-        plan = end.allocated.levels
-        extra[goal]["formats"] = format_rows(latency, candidates.choices, plan)
+        plan, choices, loop = end.allocated.levels, candidates.choices, loops[goal]
+        extra[goal]["formats"] = format_rows(loop.latency, choices, plan)
+        extra[goal]["alone"] = alone(loop.problem, choices, plan, run.recipe.search, loop.log)
         judged[goal] = deliver.deliver(run, subject, goal, member)
     shutil.rmtree(answers_folder(run), ignore_errors=True)
     measurement = deliver.confirm(run, subject, baselines, judged)

@@ -17,7 +17,7 @@ from edgeprune.graph.blocks import largest_blocks
 
 # Of what is left, at once. Before the first removal all groups share one inverse, so that a larger
 # share costs nothing; it is bounded by what blocks that resemble one another can stand.
-_FIRST_SHARE, _SHARE = 0.4, 0.3
+_FIRST_SHARE, _SHARE = 0.5, 0.4
 _CELLS_AT_ONCE = 1 << 25
 
 

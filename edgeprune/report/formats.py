@@ -16,7 +16,7 @@ def show_formats(record: dict[str, Any]) -> None:
             continue
         console.show_text(f"\nformats of {goal_name(result)}, and what they save against dense")
         console.show_table(["layer", "format", "saves us"], [_format_row(row) for row in rows])
-        for line in _refused(offered):
+        for line in (*_refused(offered), *_alone(result)):
             console.show_text(line)
 
 
@@ -25,6 +25,19 @@ def _format_row(row: Mapping[str, Any]) -> dict[str, Any]:
     layers = row["layers"]
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     return {"layer": layers[0] + more, "format": ", ".join(names), "saves us": row["saves_us"]}
+
+
+def _alone(result: Mapping[str, Any]) -> list[str]:
+    """One line on what either kind of alternative would have reached in the same time."""
+    found = result.get("alone", {})
+    told = [
+        f"{kind} alone {row['output_error']:.4f}" if row["reachable"] else f"{kind} alone too slow"
+        for kind, row in found.items()
+    ]
+    planned = result.get("output_error_planned")
+    if not told or planned is None:
+        return []
+    return [f"output error before training: {', '.join(told)}, this plan {planned:.4f}"]
 
 
 def _refused(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -86,6 +86,10 @@ def test_the_report_says_what_every_format_would_save(run: Path) -> None:
         assert len(row["layers"]) == len(row["chosen"])
         assert {name.split("-")[0] for name in row["offered"]} == {"int8"}
         assert all(isinstance(saved, float) for saved in row["offered"].values())
+    both = record["results"][0]["alone"]
+    assert set(both) == {"structures", "formats"}
+    planned = record["results"][0]["output_error_planned"]
+    assert all(planned <= row["output_error"] for row in both.values() if row["reachable"])
     shown = subprocess.run(
         [sys.executable, "-m", "edgeprune", "report", str(run)], capture_output=True, text=True
     )

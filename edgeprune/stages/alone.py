@@ -1,0 +1,52 @@
+"""What structures alone, and formats alone, would have reached where a plan mixes both."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import InfeasibleTarget
+from edgeprune.graph.choices import Choices
+from edgeprune.recipe import SearchRecipe
+from edgeprune.search.problem import Problem
+from edgeprune.stages.allocate import LossLog, starting_plans
+
+Levels = Mapping[str, int]
+
+
+def alone(
+    problem: Problem, choices: Choices, plan: Levels, recipe: SearchRecipe, log: LossLog
+) -> dict[str, dict[str, Any]]:
+    """The best starting plans within a plan's own time that use one kind of alternative only.
+
+    They are searched exactly and scored by their joint loss, and not refined: a row to compare
+    with, not a competitor.
+
+    Returns:
+        By kind (``structures``, ``formats``) whether such a plan is ``reachable`` at all, and its
+        ``output_error``; nothing for networks that have one kind only.
+    """
+    if not choices.sites or not choices.levels:
+        return {}
+    _, time_ms = problem.evaluate(plan)
+    found: dict[str, dict[str, Any]] = {}
+    for kind, fixed in (("structures", set(choices.sites)), ("formats", set(choices.levels))):
+        kept = [
+            np.array([_dense(group.name, group.levels, choices)])
+            if group.name in fixed
+            else np.arange(len(group.levels))
+            for group in problem.groups
+        ]
+        try:
+            plans = starting_plans(problem.take(kept), time_ms, recipe)
+        except InfeasibleTarget:
+            found[kind] = {"reachable": False}
+            continue
+        least = min(log.loss(levels) for levels, _ in plans)
+        found[kind] = {"reachable": True, "output_error": least}
+    return found
+
+
+def _dense(name: str, levels: tuple[int, ...], choices: Choices) -> int:
+    """Where a group's dense alternative stands."""
+    return levels.index(0 if name in choices.sites else max(levels))
