@@ -45,18 +45,25 @@ void cut(const Window& window, const Planes& planes, const Positions& at, uint8_
   const uint32_t count = find_segments(window, planes, at, segments);
   const bool exact = planes.exact;
   const auto* elements = static_cast<const Element*>(planes.data);
+  // Where a step of the kernel leads, without a division for each.
+  const uint32_t stride = window.stride[1], dilation = window.dilation[1];
+  const uint64_t runs = dilation % stride, steps = dilation / stride;
   for (uint32_t c = 0; c < window.channels; ++c)
-    for (uint32_t v = 0; v < window.kernel[0]; ++v)
+    for (uint32_t v = 0; v < window.kernel[0]; ++v) {
+      const Element* row =
+          elements + c * planes.channel + uint64_t{v} * window.dilation[0] * planes.row;
+      uint64_t run = 0, step = 0;
       for (uint32_t h = 0; h < window.kernel[1]; ++h, to += at.width * sizeof(Element)) {
-        const uint64_t column = uint64_t{h} * window.dilation[1];
-        const Element* from = elements + c * planes.channel +
-                              uint64_t{v} * window.dilation[0] * planes.row +
-                              column % window.stride[1] * planes.run + column / window.stride[1];
+        const Element* from = row + run * planes.run + step;
         for (uint32_t i = 0; i < count; ++i)
           copy_bytes(reinterpret_cast<const uint8_t*>(from + segments[i].from),
                      to + segments[i].slot * sizeof(Element),
                      segments[i].count * static_cast<uint32_t>(sizeof(Element)), exact);
+        run += runs;
+        step += steps;
+        if (run >= stride) run -= stride, ++step;
       }
+    }
 }
 
 template <Precision P, int Width>
