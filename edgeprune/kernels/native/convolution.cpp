@@ -126,7 +126,8 @@ Image prepare(const Convolution& c, const float* x, Memory& memory) {
     return c.kernels.convert(precision, from, planes.channel, c.layer.static_scale,
                              c.layer.zero_point, to);
   });
-  if (convert && finite) return {{converted, channel, planes.row, planes.run, false}, precision, true};
+  if (convert && finite)
+    return {{converted, channel, planes.row, planes.run, false}, precision, true};
   return {planes, Precision::f32, finite};
 }
 
