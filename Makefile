@@ -43,7 +43,7 @@ sanitize: $(INSTALLED)
 	$(BIN)/python tools/build_sanitized.py $(SANITIZED)
 	EDGEPRUNE_KERNELS=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest tests/kernels/test_products.py tests/kernels/test_packing.py
+	$(BIN)/python -m pytest tests/kernels/test_products.py tests/kernels/test_packing.py tests/kernels/test_convolutions.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@
 namespace edgeprune {
 namespace {
 
-// Behind a run of floats: whole vectors are read.
-constexpr uint64_t kVectorRoom = 16;
+// Behind a run of elements: whole vectors are read and written.
+constexpr uint64_t kVectorRoom = 64;
 constexpr uint32_t kMostOfWindow = 1u << 16;
 constexpr uint64_t kMostFloats = uint64_t{1} << 40;  // of a padded image
 
@@ -52,13 +52,8 @@ void pad_channel(const Window& w, const Planes& planes, const float* from, float
 
 // Memory that a thread keeps from call to call, borrowed for one.
 struct Memory {
-  Scratch planes, floats, panels;
+  Scratch padded, planes, floats, panels;
 };
-
-Memory& kept() {
-  thread_local Memory memory;
-  return memory;
-}
 
 class Borrowed {
  public:
@@ -67,36 +62,98 @@ class Borrowed {
   Borrowed(const Borrowed&) = delete;
   Borrowed& operator=(const Borrowed&) = delete;
   Memory memory;
+
+ private:
+  static Memory& kept() {
+    thread_local Memory memory;
+    return memory;
+  }
 };
 
 struct Convolution {
   const Layer& layer;
   const Window& window;
   const Kernels& kernels;
+  const Parallel& parallel;
   uint64_t positions;
+
+  Precision precision() const { return layer.weights.precision; }
+  bool dynamic() const { return layer.static_scale == 0.0f; }
 };
+
+// An image as what a panel holds can be cut from.
+struct Image {
+  Planes planes;
+  Precision precision;  // of the planes; floats are converted once they are cut
+  bool finite;
+};
+
+// Calls body(channel) for all channels; tells whether all returned true.
+template <class Body>
+bool over_channels(const Convolution& c, const Body& body) {
+  std::vector<char> good(std::max(c.parallel.threads, 1), 1);
+  in_parallel(c.parallel, [&](int i, int n) {
+    const uint64_t channels = c.window.channels;
+    for (uint64_t channel = channels * i / n; channel < channels * (i + 1) / n; ++channel)
+      if (!body(channel)) good[i] = 0;
+  });
+  return std::all_of(good.begin(), good.end(), [](char one) { return one; });
+}
+
+// Padded, and in the precision of the weight. Neither is possible for all: each position's own
+// scale is known once it is cut, and what is not finite has to spoil what reads it.
+Image prepare(const Convolution& c, const float* x, Memory& memory) {
+  const Window& w = c.window;
+  const uint64_t plane = uint64_t{w.size[0]} * w.size[1];
+  Planes planes{x, plane, w.size[1], 0, true};
+  const bool as_it_lies = reads_as_it_lies(w);
+  if (!as_it_lies) {
+    planes = padded_planes(w);
+    const uint64_t floats = w.channels * planes.channel + kVectorRoom;
+    planes.data = memory.padded.of(floats * sizeof(float));
+  }
+  const bool convert = c.precision() == Precision::bf16 ||
+                       (c.precision() == Precision::int8 && !c.dynamic());
+  const Precision precision = convert ? c.precision() : Precision::f32;
+  const uint64_t element = 4u >> static_cast<uint32_t>(precision);
+  const uint64_t channel = round_up(planes.channel + kVectorRoom);
+  uint8_t* converted = convert ? memory.planes.of((w.channels * channel + kVectorRoom) * element)
+                               : nullptr;
+  const bool finite = over_channels(c, [&](uint64_t at) {
+    const float* from = static_cast<const float*>(planes.data) + at * planes.channel;
+    if (!as_it_lies) pad_channel(w, planes, x + at * plane, const_cast<float*>(from));
+    uint8_t* to = convert ? converted + at * channel * element : nullptr;
+    return c.kernels.convert(precision, from, planes.channel, c.layer.static_scale,
+                             c.layer.zero_point, to);
+  });
+  if (convert && finite)
+    return {{converted, channel, planes.row, planes.run, false}, precision, true};
+  return {planes, Precision::f32, finite};
+}
 
 // What a thread works in.
 struct Place {
-  float* floats;
+  uint8_t* floats;
   uint8_t* panel;
 };
 
 // Outputs of the groups [begin, end) at some positions.
-void convolve_positions(const Convolution& c, const Planes& planes, const Positions& at,
-                        const Place& place, uint32_t begin, uint32_t end, float* image) {
+void convolve_positions(const Convolution& c, const Image& image, const Positions& at,
+                        const Place& place, uint32_t begin, uint32_t end, float* y) {
   const Layer& layer = c.layer;
   const Weights& w = layer.weights;
-  alignas(kCacheLine) float scale[kWidestPanel], poison[kWidestPanel];
+  alignas(kCacheLine) float scale[kWidestPanel], poison[kWidestPanel] = {};
   std::fill_n(scale, kWidestPanel, layer.static_scale);
-  const bool dynamic = layer.static_scale == 0.0f;
-  const RowFacts facts{scale, dynamic ? 128 : layer.zero_point, dynamic, poison};
-  void* data = place.floats;  // which are a panel of float32 already
-  if (w.precision != Precision::f32) data = place.panel;
-  const Panel panel{data, at.width, 0, at.count};
-  c.kernels.cut_patches(c.window, planes, at, place.floats);
-  c.kernels.pack_floats(w, place.floats, facts, panel);
-  const Columns columns{image + at.first, c.positions, at.count};
+  const RowFacts facts{scale, c.dynamic() ? 128 : layer.zero_point, c.dynamic(), poison};
+  Panel panel{place.panel, at.width, 0, at.count};
+  if (image.precision == w.precision) {
+    c.kernels.cut_patches(w.precision, c.window, image.planes, at, panel.data);
+    if (!image.finite) c.kernels.pack_floats(w, static_cast<float*>(panel.data), facts, panel);
+  } else {
+    c.kernels.cut_patches(Precision::f32, c.window, image.planes, at, place.floats);
+    c.kernels.pack_floats(w, reinterpret_cast<float*>(place.floats), facts, panel);
+  }
+  const Columns columns{y + at.first, c.positions, at.count};
   c.kernels.multiply_to_floats(w, panel, facts, layer.bias, layer.activation, columns, begin, end);
 }
 
@@ -113,25 +170,26 @@ std::vector<Positions> cut_into_panels(const Convolution& c) {
 
 // Every thread has panels of its own, which it cuts, packs and multiplies while they are in its
 // caches. Where there are too few for all, several threads pack one and share its outputs.
-void convolve_image(const Convolution& c, const Planes& planes, const std::vector<Positions>& panels,
-                    Memory& memory, float* image, const Parallel& parallel) {
+void convolve_image(const Convolution& c, const Image& image, const std::vector<Positions>& panels,
+                    Memory& memory, float* y) {
   const Weights& w = c.layer.weights;
-  const auto threads = static_cast<uint64_t>(std::max(parallel.threads, 1));
+  const auto threads = static_cast<uint64_t>(std::max(c.parallel.threads, 1));
   const uint64_t shares = (threads + panels.size() - 1) / panels.size();
   const uint64_t units = panels.size() * shares;
+  const uint64_t bytes = panel_bytes(w, kWidestPanel) + kVectorRoom;
+  const bool as_floats = image.precision != w.precision;
   const uint64_t room =
-      round_up((uint64_t{w.inputs} * kWidestPanel + kVectorRoom) * sizeof(float));
-  const uint64_t bytes = panel_bytes(w, kWidestPanel);
+      as_floats ? round_up((uint64_t{w.inputs} * kWidestPanel + kVectorRoom) * sizeof(float)) : 0;
   uint8_t* floats = memory.floats.of(room * threads);
   uint8_t* packed = memory.panels.of(bytes * threads);
-  in_parallel(parallel, [&](int i, int n) {
-    const Place place{reinterpret_cast<float*>(floats + room * i), packed + bytes * i};
+  in_parallel(c.parallel, [&](int i, int n) {
+    const Place place{floats + room * i, packed + bytes * i};
     for (uint64_t unit = units * i / n; unit < units * (i + 1) / n; ++unit) {
       const uint64_t share = unit % shares;
       const auto begin = static_cast<uint32_t>(w.groups * share / shares);
       const auto end = static_cast<uint32_t>(w.groups * (share + 1) / shares);
       if (begin < end)
-        convolve_positions(c, planes, panels[unit / shares], place, begin, end, image);
+        convolve_positions(c, image, panels[unit / shares], place, begin, end, y);
     }
   });
 }
@@ -159,24 +217,13 @@ void convolve(const Layer& layer, const Window& given, const Kernels& kernels, c
               uint64_t images, float* y, const Parallel& parallel) {
   Borrowed borrowed;
   const Window window = flattened(given);
-  const Convolution c{layer, window, kernels, window.made(0) * window.made(1)};
+  const Convolution c{layer, window, kernels, parallel, window.made(0) * window.made(1)};
   const auto panels = cut_into_panels(c);
-  const uint64_t plane = uint64_t{window.size[0]} * window.size[1];
-  for (uint64_t image = 0; image < images; ++image) {
-    const float* from = x + image * window.channels * plane;
-    Planes planes{const_cast<float*>(from), plane, window.size[1], 0, true};
-    if (!reads_as_it_lies(window)) {
-      planes = padded_planes(window);
-      const uint64_t floats = window.channels * planes.channel + kVectorRoom;
-      planes.data = reinterpret_cast<float*>(borrowed.memory.planes.of(floats * sizeof(float)));
-      in_parallel(parallel, [&](int i, int n) {
-        for (uint64_t ch = uint64_t{window.channels} * i / n;
-             ch < uint64_t{window.channels} * (i + 1) / n; ++ch)
-          pad_channel(window, planes, from + ch * plane, planes.data + ch * planes.channel);
-      });
-    }
-    convolve_image(c, planes, panels, borrowed.memory,
-                   y + image * layer.weights.outputs * c.positions, parallel);
+  const uint64_t read = uint64_t{window.channels} * window.size[0] * window.size[1];
+  const uint64_t made = layer.weights.outputs * c.positions;
+  for (uint64_t i = 0; i < images; ++i) {
+    const Image image = prepare(c, x + i * read, borrowed.memory);
+    convolve_image(c, image, panels, borrowed.memory, y + i * made);
   }
 }
 

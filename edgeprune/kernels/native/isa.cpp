@@ -118,6 +118,21 @@ void multiply_any_rows(const Weights& w, const Input& packed, const RowFacts& fa
   run(w, packed, facts, out, begin, end);
 }
 
+bool convert(Precision precision, const float* from, uint64_t count, float scale,
+             int32_t zero_point, void* to) {
+  const auto run = precision == Precision::f32    ? convert_floats<Precision::f32>
+                   : precision == Precision::bf16 ? convert_floats<Precision::bf16>
+                                                  : convert_floats<Precision::int8>;
+  return run(from, count, scale, zero_point, static_cast<uint8_t*>(to));
+}
+
+void cut_patches(Precision precision, const Window& window, const Planes& planes,
+                 const Positions& at, void* panel) {
+  for_width(precision, at.width, [&]<Precision P, int Width>() {
+    cut_panel<P, Width>(window, planes, at, panel);
+  });
+}
+
 uint64_t run_any_peak(Precision precision, uint64_t steps) {
   const auto run = precision == Precision::f32    ? run_peak<Precision::f32>
                    : precision == Precision::bf16 ? run_peak<Precision::bf16>
@@ -142,6 +157,7 @@ const Kernels kernels = {
     pack_any_floats,
     pack_any_rows,
     multiply_any_rows,
+    convert,
     cut_patches,
     run_any_peak,
 };

@@ -53,12 +53,13 @@ struct Window {
   }
 };
 
-// An image with its padding; each row in as many runs as the horizontal stride, so that what
-// neighbouring outputs read lies side by side. Strides count floats.
+// An image with its padding, in the precision of a weight; each row in as many runs as the
+// horizontal stride, so that what neighbouring outputs read lies side by side. Strides count
+// elements.
 struct Planes {
-  float* data;
+  const void* data;
   uint64_t channel, row, run;
-  bool exact;  // nothing may be read behind the last value
+  bool exact;  // nothing may be read behind the last element
 };
 
 // Consecutive positions of an output image.
@@ -100,9 +101,13 @@ struct Kernels {
                     uint32_t begin, uint32_t end);
   void (*multiply_rows)(const Weights&, const Input& packed, const RowFacts&, const Output&,
                         uint32_t begin, uint32_t end);
-  // What a convolution reads at some positions, as floats [input][slot] with room for a vector
-  // behind the last; inputs are ordered as (channel, vertical, horizontal).
-  void (*cut_patches)(const Window&, const Planes&, const Positions&, float* floats);
+  // Floats in another precision, of int8 with one scale for all; writes up to a vector more. Tells
+  // whether all of them are finite; for float32 that is all it does.
+  bool (*convert)(Precision, const float* from, uint64_t count, float scale, int32_t zero_point,
+                  void* to);
+  // What a convolution reads at some positions, as a panel with room for a vector behind it; inputs
+  // are ordered as (channel, vertical, horizontal).
+  void (*cut_patches)(Precision, const Window&, const Planes&, const Positions&, void* panel);
   // Arithmetic on registers alone, for benchmarks; returns how many operations it took.
   uint64_t (*run_peak)(Precision, uint64_t steps);
 };

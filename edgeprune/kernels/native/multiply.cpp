@@ -16,8 +16,8 @@ constexpr uint64_t kFinishingEntries = 16;
 // Slots that a thread packs at once: the longest vector of floats.
 constexpr uint32_t kSlots = 16;
 // Rows that a thread takes through several layers at once, so that what is between them stays in
-// its second cache. A multiple of the most rows that are summed together, whatever a thread's share:
-// the order of additions must not depend on how many threads there are.
+// its second cache. A multiple of the most rows that are summed together: the order of additions
+// must not depend on how many threads there are.
 constexpr uint32_t kRowsTogether = 32;
 
 uint64_t cost_before(const Weights& w, uint32_t group) {

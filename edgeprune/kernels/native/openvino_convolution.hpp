@@ -5,7 +5,8 @@
 //               ordered as channel, vertical, horizontal), the bias (float32)
 //   attributes  kernel, stride, padding (on both sides) and dilation, each vertical and horizontal;
 //               activation, scale and zero_point as those of SparseLinear, a scale of zero being
-//               found for each position; block, precision and sparsity only tell readers of the file
+//               found for each position; block, precision and sparsity only tell readers of the
+//               file
 #pragma once
 
 #include <algorithm>
@@ -43,10 +44,10 @@ class SparseConvolution : public ov::op::Op {
     ov::PartialShape made{shape[0], weights.outputs, {}, {}};
     for (int i = 0; i < 2; ++i) {
       if (shape[2 + i].is_dynamic()) continue;
-      const Window window = window_of(channels, {shape[2].is_dynamic() ? 1 : shape[2].get_length(),
-                                                 shape[3].is_dynamic() ? 1 : shape[3].get_length()});
-      NODE_VALIDATION_CHECK(this, window.made(i) > 0, "the kernel is larger than the padded image, ",
-                            "x has shape ", shape);
+      const auto length = [&](int d) { return shape[d].is_dynamic() ? 1 : shape[d].get_length(); };
+      const Window window = window_of(channels, {length(2), length(3)});
+      NODE_VALIDATION_CHECK(this, window.made(i) > 0,
+                            "the kernel is larger than the padded image, x has shape ", shape);
       made[2 + i] = static_cast<int64_t>(window.made(i));
     }
     set_output_type(0, ov::element::f32, made);

@@ -221,20 +221,14 @@ void pack_panel(const Input& input, const RowFacts& facts, const Panel& panel, u
   }
 }
 
-// A row of floats of one input, in the precision and the order of a panel's planes.
+// A row of one input, in the order of a panel's planes.
 template <Precision P, int Width>
-EDGEPRUNE_INLINE void store_plane(const float* values, const float* inverse_scales,
-                                  int32_t zero_point, uint8_t* to) {
+EDGEPRUNE_INLINE void arrange_plane(const uint8_t* natural, uint8_t* to) {
   using D = Dot<P, Width>;
   // Slots move in fours: as many elements, of one half of the row for bfloat16.
   using Fours = std::conditional_t<P == Precision::int8, Vector<uint32_t, Width>,
                                    Vector<uint64_t, Width>>;
   constexpr int kParts = D::kElement, kPerPart = Width / kParts;
-  alignas(64) uint8_t natural[Width * D::kElement];
-#pragma GCC unroll 4
-  for (int slot = 0; slot < Width; slot += kLanes)
-    convert_vector<P>(load<Floats>(values + slot), load<Floats>(inverse_scales + slot), zero_point,
-                      natural + slot * D::kElement);
   struct Pick {
     static constexpr int at(int i) { return D::row_of(4 * i) / 4; }
   };
@@ -243,6 +237,19 @@ EDGEPRUNE_INLINE void store_plane(const float* values, const float* inverse_scal
     const auto fours = load<Fours>(natural + part * kPerPart * D::kElement);
     store(to + part * kPerPart * D::kElement, shuffle_by<Pick>(fours, fours));
   }
+}
+
+// A row of floats of one input, in the precision and the order of a panel's planes.
+template <Precision P, int Width>
+EDGEPRUNE_INLINE void store_plane(const float* values, const float* inverse_scales,
+                                  int32_t zero_point, uint8_t* to) {
+  constexpr int kElement = Dot<P, Width>::kElement;
+  alignas(64) uint8_t natural[Width * kElement];
+#pragma GCC unroll 4
+  for (int slot = 0; slot < Width; slot += kLanes)
+    convert_vector<P>(load<Floats>(values + slot), load<Floats>(inverse_scales + slot), zero_point,
+                      natural + slot * kElement);
+  arrange_plane<P, Width>(natural, to);
 }
 
 // Four bytes of each slot, of four inputs, side by side.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels.hpp"
-#include "simd.hpp"
+#include "packing.hpp"
 
 namespace edgeprune::EDGEPRUNE_ISA {
 
@@ -10,7 +10,7 @@ constexpr uint32_t kMostPositions = 64;  // of a panel
 
 // Positions of a panel that lie in one row of the output: side by side in a run of the image.
 struct Segment {
-  uint64_t from;  // where the first reads, from the first value of the kernel's
+  uint64_t from;  // what the kernel's first value reads there
   uint32_t slot, count;
 };
 
@@ -28,33 +28,75 @@ inline uint32_t find_segments(const Window& window, const Planes& planes, const 
   return found;
 }
 
-// Whole vectors: what they write too much belongs to the next segment, or the next input.
-EDGEPRUNE_INLINE void copy_segment(const float* from, float* to, uint32_t count, bool exact) {
+// In vectors: what they write too much belongs to the next segment, or the next input.
+EDGEPRUNE_INLINE void copy_bytes(const uint8_t* from, uint8_t* to, uint32_t bytes, bool exact) {
+  using Sixteen = Vector<uint8_t, 16>;
   uint32_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(to + i, load<Floats>(from + i));
-  if (i == count) return;
+  for (; i + kBytes <= bytes; i += kBytes) store(to + i, load<Vector<uint8_t>>(from + i));
   if (exact)
-    std::memcpy(to + i, from + i, (count - i) * sizeof(float));
+    std::memcpy(to + i, from + i, bytes - i);
   else
-    store(to + i, load<Floats>(from + i));
+    for (; i < bytes; i += 16) store(to + i, load<Sixteen>(from + i));
 }
 
-inline void cut_patches(const Window& window, const Planes& planes, const Positions& at,
-                        float* floats) {
+template <class Element>
+void cut(const Window& window, const Planes& planes, const Positions& at, uint8_t* to) {
   Segment segments[kMostPositions];
   const uint32_t count = find_segments(window, planes, at, segments);
   const bool exact = planes.exact;
+  const auto* elements = static_cast<const Element*>(planes.data);
+  // Where a step of the kernel leads, without a division for each.
+  const uint32_t stride = window.stride[1], dilation = window.dilation[1];
+  const uint64_t runs = dilation % stride, steps = dilation / stride;
   for (uint32_t c = 0; c < window.channels; ++c)
-    for (uint32_t v = 0; v < window.kernel[0]; ++v)
-      for (uint32_t h = 0; h < window.kernel[1]; ++h, floats += at.width) {
-        const uint64_t column = uint64_t{h} * window.dilation[1];
-        const float* from = planes.data + c * planes.channel +
-                            uint64_t{v} * window.dilation[0] * planes.row +
-                            column % window.stride[1] * planes.run + column / window.stride[1];
+    for (uint32_t v = 0; v < window.kernel[0]; ++v) {
+      const Element* row =
+          elements + c * planes.channel + uint64_t{v} * window.dilation[0] * planes.row;
+      uint64_t run = 0, step = 0;
+      for (uint32_t h = 0; h < window.kernel[1]; ++h, to += at.width * sizeof(Element)) {
+        const Element* from = row + run * planes.run + step;
         for (uint32_t i = 0; i < count; ++i)
-          copy_segment(from + segments[i].from, floats + segments[i].slot, segments[i].count,
-                       exact);
+          copy_bytes(reinterpret_cast<const uint8_t*>(from + segments[i].from),
+                     to + segments[i].slot * sizeof(Element),
+                     segments[i].count * static_cast<uint32_t>(sizeof(Element)), exact);
+        run += runs;
+        step += steps;
+        if (run >= stride) run -= stride, ++step;
       }
+    }
+}
+
+template <Precision P, int Width>
+void cut_panel(const Window& window, const Planes& planes, const Positions& at, void* panel) {
+  auto* to = static_cast<uint8_t*>(panel);
+  if constexpr (P == Precision::f32) {
+    cut<float>(window, planes, at, to);
+  } else {
+    constexpr int kRowBytes = Width * Dot<P, Width>::kElement;
+    cut<std::conditional_t<P == Precision::bf16, uint16_t, uint8_t>>(window, planes, at, to);
+    const uint64_t inputs = uint64_t{window.channels} * window.kernel[0] * window.kernel[1];
+    for (uint64_t k = 0; k < inputs; ++k, to += kRowBytes) arrange_plane<P, Width>(to, to);
+  }
+}
+
+template <Precision P>
+bool convert_floats(const float* from, uint64_t count, float scale, int32_t zero_point,
+                    uint8_t* to) {
+  constexpr int kElement = Dot<P, 16>::kElement;
+  const float inverse = P == Precision::int8 ? 1.0f / scale : 1.0f;
+  Ints greatest{};
+  for (uint64_t at = 0; at < count; at += kChunk) {
+    const auto some = static_cast<uint32_t>(count - at < kChunk ? count - at : kChunk);
+    uint32_t k = 0;
+    for (; k + kLanes <= some; k += kLanes)
+      greatest = greater(greatest, load<Floats>(from + at + k));
+    Floats rest{};
+    std::memcpy(&rest, from + at + k, (some - k) * sizeof(float));
+    greatest = greater(greatest, rest);
+    if constexpr (P != Precision::f32)
+      convert_row<P>(from + at, some, inverse, zero_point, to + at * kElement);
+  }
+  return largest_lane(greatest) < kInfinity;
 }
 
 }  // namespace edgeprune::EDGEPRUNE_ISA

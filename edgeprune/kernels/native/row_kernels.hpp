@@ -89,7 +89,8 @@ EDGEPRUNE_INLINE void finish_rows(const GroupFacts<P, Vectors>& group, const Row
       for (int v = 0; v < Vectors; ++v) {
         Floats& value = values[i * Vectors + v];
         if constexpr (P == Precision::int8)
-          value = __builtin_convertvector(sums[r + i][v], Floats) * (group.scale[v] * scales[r + i]);
+          value =
+              __builtin_convertvector(sums[r + i][v], Floats) * (group.scale[v] * scales[r + i]);
         else
           value = sums[r + i][v];
         value += group.bias[v] + poison[r + i];
