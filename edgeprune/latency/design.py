@@ -19,6 +19,7 @@ _CONCENTRATIONS = (1.2, 4.0)
 # Share of variants whose sites have families of their own, and how near sparsities lie together.
 _MIXED = 0.4
 _SCATTER = 3.0
+_MIXED_WHOLE = 4
 
 
 def design_variants(
@@ -71,11 +72,35 @@ def design_variants(
     return _usable(variants)[: max(count, 1)]
 
 
-def design_formats(choices: Choices, variants: Sequence[Levels], seed: int = 0) -> list[Levels]:
-    """The variants with an option for every site: those first of a network without formats, then
-    some of one family throughout, as plans mostly are, and some of mixed ones.
+def design_whole(choices: Choices, dense: Levels) -> list[Levels]:
+    """Variants of full size, which no random levels come near: one in each family, a few mixed."""
+    if not choices.sites:
+        return []
+    families = {_family(option) for options in choices.options.values() for option in options}
+    whole = [dense] * (len(families) + _MIXED_WHOLE)
+    return design_formats(choices, whole, seed=1, uniform=len(families), mixed=1.0)
+
+
+def design_formats(
+    choices: Choices,
+    variants: Sequence[Levels],
+    seed: int = 0,
+    *,
+    uniform: int | None = None,
+    mixed: float = _MIXED,
+) -> list[Levels]:
+    """The variants with an option for every site: of one family throughout, as plans mostly are,
+    or mixed.
 
     A variant has a sparsity of its own around which its sites scatter.
+
+    Args:
+        choices: The sites and their options.
+        variants: Levels of the structures.
+        seed: Of everything random here.
+        uniform: How many of the first variants are surely of one family, each in its turn; by
+            default twice as many as there are families.
+        mixed: Share of mixed ones among the others.
     """
     if not choices.sites:
         return list(variants)
@@ -84,15 +109,15 @@ def design_formats(choices: Choices, variants: Sequence[Levels], seed: int = 0) 
         name: [_family(option) for option in options] for name, options in choices.options.items()
     }
     known = sorted({family for of_site in families.values() for family in of_site})
-    # The dense family among them, and all at the most often used sizes first: nearly whole.
     order = [known[i % len(known)] for i in range(len(variants))]
+    surely = 2 * len(known) if uniform is None else uniform
     result = []
     for number, variant in enumerate(variants):
-        mixed = number >= 2 * len(known) and random.random() < _MIXED
+        scattered = number >= surely and random.random() < mixed
         share = random.random()
         chosen = dict(variant)
         for name, of_site in families.items():
-            family = str(random.choice(known)) if mixed else order[number]
+            family = str(random.choice(known)) if scattered else order[number]
             places = [place for place, found in enumerate(of_site) if found == family] or [0]
             draw = random.beta(_SCATTER * share + 0.2, _SCATTER * (1 - share) + 0.2)
             chosen[name] = places[round(draw * (len(places) - 1))]

@@ -17,7 +17,7 @@ from edgeprune.errors import InputError
 from edgeprune.formats import Format, parse_format
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Attribution
-from edgeprune.latency.design import design_formats, design_variants
+from edgeprune.latency.design import design_formats, design_variants, design_whole
 from edgeprune.latency.fit import Variant, fit_model
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.model import LatencyModel
@@ -146,7 +146,9 @@ class _Profile:
     def _design(self, count: int) -> list[Levels]:
         variants = design_variants(self.choices.levels, self.alike, count)
         complete = [{**self.dense, **variant} for variant in variants]
-        return [complete[0], *design_formats(self.choices, complete[1:])]
+        dense, *others = complete
+        whole = design_whole(self.choices, dense)
+        return [dense, *whole, *design_formats(self.choices, others)]
 
     def _name(self, levels: Levels) -> str:
         structures, formats = self.choices.levels_of(levels), self.choices.formats_of(levels)

@@ -3,9 +3,10 @@
 import numpy as np
 
 from edgeprune.graph.choices import Choices
+from edgeprune.graph.sites import Site
 from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.correction import fit_correction
-from edgeprune.latency.design import design_variants
+from edgeprune.latency.design import design_variants, design_whole
 from edgeprune.latency.fit import Variant, fit_model
 
 LEVELS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
@@ -65,3 +66,18 @@ def test_a_tiny_variant_unlike_all_others_spoils_nothing() -> None:
     c, a, b = correction.quadratic
     errors = np.abs((c + a * corrected + b * corrected**2) / sums_us - 1)[:-1]
     assert max(errors) < 0.015
+
+
+def test_networks_of_full_size_are_measured_in_every_family_and_mixed() -> None:
+    sites = {f"site{i}": Site(f"site{i}", (f"layer{i}",)) for i in range(8)}
+    families, sparsities = ["int8", "int8-16x4", "f32-4x1"], (0.5, 0.7, 0.9)
+    options = {name: site.options(families, sparsities) for name, site in sites.items()}
+    choices = Choices(OFFERED, sites, options)
+    dense = {**FULL, **dict.fromkeys(sites, 0)}
+    whole = design_whole(choices, dense)
+    found = [{f.family for f in choices.formats_of(plan).values()} or {"dense"} for plan in whole]
+    assert all(choices.levels_of(plan) == FULL for plan in whole)
+    assert {next(iter(f)) for f in found[:4]} == {"dense", *families}
+    assert max(len(f) for f in found[:4]) == 1
+    assert all(len(f) > 1 for f in found[4:])
+    assert not design_whole(Choices(OFFERED), FULL)
