@@ -1,7 +1,7 @@
 """Sites: the layers of a graph whose format can be chosen, grouped as one kernel call runs them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -142,8 +142,3 @@ def layer_behind(node: fx.Node) -> str:
     _, activation = fused_activation(node)
     users = list((activation or node).users)
     return users[0].name if len(users) == 1 and users[0].target == aten.linear.default else ""
-
-
-def named(sites: Iterable[Site]) -> dict[str, str]:
-    """By layer the name of its site."""
-    return {layer: site.name for site in sites for layer in site.layers}

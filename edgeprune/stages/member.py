@@ -43,7 +43,8 @@ def build_member(
     """Shrink, compensate and refit on the whole fit part; re-estimate statistics where it helps."""
     network = subject.network
     keep = {name: units.tolist() for name, units in candidates.kept(levels).items()}
-    formats = candidates.formats(levels, network.shrink(keep))
+    shrunk = network.shrink(keep)
+    formats = candidates.formats(levels, shrunk)
     stage = run.workspace.stage(
         f"refit-{slug(goal)}",
         {
@@ -72,9 +73,8 @@ def build_member(
                 notes.append(note)
         save_weights(module, path)
         stage.finish({"notes": notes})
-    module = network.shrink(keep)
-    load_weights(module, path)
-    return Member(module, keep, formats, [], stage.result["notes"])
+    load_weights(shrunk, path)
+    return Member(shrunk, keep, formats, [], stage.result["notes"])
 
 
 def formats_key(formats: Formats) -> dict[str, dict[str, str]]:

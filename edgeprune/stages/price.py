@@ -29,10 +29,10 @@ def choose(run: Run, subject: Subject) -> Choices:
         InputError: The model has none of the kinds of structures that the recipe offers.
     """
     recipe = run.recipe.search
-    reason = run.runtime.lacks_sparse()
-    if reason is not None and any(family not in ("none", "int8") for family in recipe.formats):
+    dense = tuple(family for family in recipe.formats if family in ("none", "int8"))
+    # Asking may compile the operator, which only those who want it should wait for.
+    if dense != recipe.formats and (reason := run.runtime.lacks_sparse()) is not None:
         console.warning(f"sparse formats are left out: {reason}")
-        dense = tuple(family for family in recipe.formats if family in ("none", "int8"))
         recipe = replace(recipe, formats=dense)
     return offered_choices(subject.network, run.target, recipe)
 
