@@ -19,7 +19,7 @@ from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import load_recipe
 from edgeprune.request import CompressRequest, Goal
 from edgeprune.runtimes import runtime
-from edgeprune.search.problem import Problem
+from edgeprune.search.joint import JointProblem
 from edgeprune.stages import deliver, price
 from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.alone import alone
@@ -86,7 +86,7 @@ def close_loops(
     subject: Subject,
     goals: Sequence[Goal],
     latency: LatencyModel,
-    problem: Problem,
+    problem: JointProblem,
     candidates: Candidates,
 ) -> tuple[dict[Goal, Loop], dict[Goal, Closed]]:
     """A plan for each goal that trials on the device say is met, or the best that was found."""

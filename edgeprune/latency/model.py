@@ -2,12 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgeprune.errors import TableError
+from edgeprune.latency.projection import Terms
 
 FORMAT = 1
 
@@ -30,6 +34,11 @@ class Joint:
     axes: Axes
     ms: dict[tuple[int, ...], float]
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The structures and sites that decide it."""
+        return frozenset(name for _, counts in self.axes for name in counts)
+
     def at(self, levels: Mapping[str, int]) -> float:
         """The time at ``levels``."""
         sizes = (
@@ -37,6 +46,19 @@ class Joint:
             for fixed, counts in self.axes
         )
         return self.ms[tuple(sizes)]
+
+    def over(
+        self, free: Sequence[str], points: npt.NDArray[np.int64], levels: Mapping[str, int]
+    ) -> npt.NDArray[np.float64]:
+        """The times at points, shape (points, free), of ``free`` names; others as in ``levels``."""
+        fixed = {name: 0 if name in free else levels[name] for name in self.names}
+        slopes = [[counts.get(name, 0) for name in free] for _, counts in self.axes]
+        rest = [
+            size + sum(count * fixed[name] for name, count in counts.items())
+            for size, counts in self.axes
+        ]
+        sizes = points @ np.array(slopes, np.int64).reshape(len(self.axes), len(free)).T + rest
+        return np.array([self.ms[tuple(row)] for row in sizes.tolist()])
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,18 @@ class LatencyModel:
         return 2 * (total_ms - c) / (a + math.sqrt(under))
 
     @cached_property
+    def terms(self) -> Terms:
+        """``sum_ms`` without the approximation of the joint parts."""
+        terms = Terms(self.base_ms, self.unary_ms, self.pair_ms).copy()
+        terms.add(self.approximated, -1.0)
+        return terms
+
+    @property
+    def approximated(self) -> Terms:
+        """The approximation of the joint parts in ``sum_ms``."""
+        return Terms(*self.approximation)
+
+    @cached_property
     def dense_ms(self) -> float:
         """Time of the dense model; speed-ups refer to it, so measured rather than predicted."""
         return self.measured_dense_ms or self.total_ms({})
@@ -115,7 +149,7 @@ class LatencyModel:
     @cached_property
     def fastest_levels(self) -> dict[str, int]:
         """Levels of a fastest plan: descent over one structure at a time from two starts."""
-        starts = [dict(self.full), {name: min(levels) for name, levels in self._choices().items()}]
+        starts = [dict(self.full), {name: min(levels) for name, levels in self.offered.items()}]
         return min((self._descend(start) for start in starts), key=self.exact_sum_ms)
 
     @cached_property
@@ -129,7 +163,9 @@ class LatencyModel:
         never = self.base_ms - self.approximation[0]
         return 1.0 - never / self.exact_sum_ms({})
 
-    def _choices(self) -> dict[str, tuple[int, ...]]:
+    @cached_property
+    def offered(self) -> dict[str, tuple[int, ...]]:
+        """Levels of each structure, and places of each site's options, that have a time."""
         choices: dict[str, set[int]] = {name: {level} for name, level in self.full.items()}
         for name, times in self.unary_ms.items():
             choices[name].update(times)
@@ -139,7 +175,7 @@ class LatencyModel:
         return {name: tuple(sorted(levels)) for name, levels in choices.items()}
 
     def _descend(self, start: dict[str, int]) -> dict[str, int]:
-        levels, choices = {**self.full, **start}, self._choices()
+        levels, choices = {**self.full, **start}, self.offered
         cost = self.exact_sum_ms(levels)
         while True:
             before = cost

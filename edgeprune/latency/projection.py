@@ -20,6 +20,9 @@ _RIDGE = 1e-6
 # How fast the weight of a structure that is seldom cut far falls with what it loses.
 _SLOPE = 3.0
 
+# Weight of a level that a plan does not have, against the one it has.
+_ELSEWHERE = 0.1
+
 Grid = npt.NDArray[np.int64]
 Function = Callable[[Grid], npt.NDArray[np.float64]]
 
@@ -33,12 +36,42 @@ class Terms:
     pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = field(default_factory=dict)
     error: float = 0.0
 
+    def copy(self) -> "Terms":
+        """The same terms, to add to."""
+        unary = {name: dict(times) for name, times in self.unary.items()}
+        pairs = {names: dict(cells) for names, cells in self.pairs.items()}
+        return Terms(self.constant, unary, pairs, self.error)
+
+    def named(self, names: Sequence[str]) -> "Terms":
+        """The terms of names ``"0"``, ``"1"``... as those of ``names``."""
+        unary = {names[int(place)]: times for place, times in self.unary.items()}
+        pairs = {(names[int(i)], names[int(j)]): cells for (i, j), cells in self.pairs.items()}
+        return Terms(self.constant, unary, pairs, self.error)
+
+    def add(self, other: "Terms", factor: float = 1.0) -> None:
+        """Add another's terms; a pair goes where it is, whichever of its two names comes first."""
+        self.constant += factor * other.constant
+        # Errors of parts alike point the same way.
+        self.error += factor * other.error
+        for name, times in other.unary.items():
+            mine = self.unary.setdefault(name, dict.fromkeys(times, 0.0))
+            for level, ms in times.items():
+                mine[level] += factor * ms
+        for (first, second), cells in other.pairs.items():
+            if (second, first) in self.pairs:
+                first, second = second, first
+                cells = {(j, i): ms for (i, j), ms in cells.items()}
+            pair = self.pairs.setdefault((first, second), dict.fromkeys(cells, 0.0))
+            for cell, ms in cells.items():
+                pair[cell] += factor * ms
+
 
 def project(
     function: Function,
     offered: Mapping[str, tuple[int, ...]],
     near_full: Collection[str] = (),
     named: Collection[str] = (),
+    around: Mapping[str, int] | None = None,
 ) -> Terms:
     """``function`` of the levels of the structures in ``offered`` as a sum of terms.
 
@@ -49,14 +82,20 @@ def project(
         offered: Levels of each structure, in the function's order.
         near_full: Structures whose higher levels matter more, because plans seldom cut them far.
         named: Those whose levels are names of something and not sizes.
+        around: Levels that matter most, the more of them at once the more.
     """
     names = tuple(offered)
     if len(names) <= 2:
         return _exact(function, offered)
     points = _points(offered)
+    if around is not None:
+        points = np.vstack([points, _points_around(offered, around)])
     values = function(points)
     columns, keys = _columns(points, offered, named)
     trust = _trust(points, [name in near_full for name in names])
+    if around is not None:
+        at = np.array([around[name] for name in names])
+        trust *= _ELSEWHERE ** (points != at).sum(axis=1)
     ridge = _RIDGE * trust.sum() * np.eye(columns.shape[1])
     weighted = columns * trust[:, None]
     weights = np.linalg.solve(weighted.T @ columns + ridge, weighted.T @ values)
@@ -89,6 +128,15 @@ def _points(offered: Mapping[str, tuple[int, ...]]) -> Grid:
         return np.array(list(product(*offered.values())), np.int64)
     random = np.random.default_rng(0)
     return np.column_stack([random.choice(levels, _MOST_POINTS) for levels in offered.values()])
+
+
+def _points_around(offered: Mapping[str, tuple[int, ...]], around: Mapping[str, int]) -> Grid:
+    """All combinations in which at most two levels are not those of ``around``."""
+    points = []
+    for moved in combinations(offered, 2):
+        free = [levels if name in moved else (around[name],) for name, levels in offered.items()]
+        points += list(product(*free))
+    return np.array(points, np.int64)
 
 
 def _trust(points: Grid, near_full: Sequence[bool]) -> npt.NDArray[np.float64]:

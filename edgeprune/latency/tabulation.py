@@ -26,7 +26,6 @@ class Tabulation:
         """Start with nothing but zeros over what is offered."""
         self.choices = choices
         self.full = {**full, **dict.fromkeys(choices.sites, 0)}
-        self._place = {name: place for place, name in enumerate(self.full)}
         offered = choices.offered
         self._sum = Terms(unary={name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()})
         self._approximated = Terms()
@@ -46,10 +45,10 @@ class Tabulation:
             levels = {str(i): offered[name] for i, name in enumerate(names)}
             named = {str(i) for i, name in enumerate(names) if name in self.choices.sites}
             self._known[key] = project(time_ms, levels, shared, named)
-        terms = self._known[key]
-        self._include(self._sum, terms, names)
+        terms = self._known[key].named(names)
+        self._sum.add(terms)
         if len(names) > 2:
-            self._include(self._approximated, terms, names)
+            self._approximated.add(terms)
             self._joint.append(self._exact(part, names, time_ms))
 
     def add_emptied(self, name: str, us: float) -> None:
@@ -91,23 +90,6 @@ class Tabulation:
         self, counts: tuple[tuple[str, int], ...], place: Mapping[str, str]
     ) -> list[tuple[str, int]]:
         return sorted((place[name], count) for name, count in counts if name in place)
-
-    def _include(self, total: Terms, terms: Terms, names: tuple[str, ...]) -> None:
-        total.constant += terms.constant
-        # Errors of parts alike point the same way.
-        total.error += terms.error
-        for place, times in terms.unary.items():
-            mine = total.unary.setdefault(names[int(place)], dict.fromkeys(times, 0.0))
-            for level, ms in times.items():
-                mine[level] += ms
-        for (i, j), cells in terms.pairs.items():
-            first, second = names[int(i)], names[int(j)]
-            if self._place[first] > self._place[second]:
-                first, second = second, first
-                cells = {(y, x): ms for (x, y), ms in cells.items()}
-            pair = total.pairs.setdefault((first, second), dict.fromkeys(cells, 0.0))
-            for cell, ms in cells.items():
-                pair[cell] += ms
 
     def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint:
         """The part's time by its sizes and its site's option, over all that can be given."""

@@ -69,6 +69,7 @@ def local_search(
     deadline: float = math.inf,
     seed: int = 0,
     state: SearchState | None = None,
+    time_ms: Callable[[dict[str, int]], float] | None = None,
     on_evaluation: Callable[[SearchState], None] | None = None,
 ) -> Refined:
     """Lower a loss of plans by evaluating few of them, all within the budget.
@@ -85,6 +86,8 @@ def local_search(
         seed: Of the samples.
         state: Earlier evaluations to continue from; grows in place. Plans that are not within
             this budget are learned from and nothing else.
+        time_ms: Time of a plan, where the problem's is an approximation; a plan over the budget by
+            either is not proposed.
         on_evaluation: Called after each evaluation, to save the state.
 
     Raises:
@@ -92,7 +95,8 @@ def local_search(
     """
     if not starts:
         raise ValueError("a local search needs a plan to start from")
-    search = _Search(problem, budget_ms, seed, SearchState() if state is None else state)
+    state = SearchState() if state is None else state
+    search = _Search(problem, budget_ms, seed, state, time_ms)
     for start in starts:
         neighbours(problem, start, budget_ms)
     ended: Ended = "exhausted"
@@ -113,16 +117,29 @@ def local_search(
 class _Search:
     """Chooses the next plan from the evaluations so far, and from nothing else."""
 
-    def __init__(self, problem: Problem, budget_ms: float, seed: int, state: SearchState) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        budget_ms: float,
+        seed: int,
+        state: SearchState,
+        time_ms: Callable[[dict[str, int]], float] | None,
+    ) -> None:
         kept = [np.flatnonzero(np.isfinite(g.distortion)) for g in problem.groups]
         self.problem = problem.take(kept)
         self.budget_ms, self.seed, self.state = budget_ms, seed, state
         self._around: dict[bytes, list[Choice]] = {}
+        self._time_ms = time_ms
 
     def within(self) -> list[tuple[dict[str, int], float]]:
         """The evaluated plans that keep the budget, with their losses."""
+        return [entry for entry in self.state.evaluated if self._fits(entry[0])]
+
+    def _fits(self, levels: dict[str, int]) -> bool:
         limit_ms = time_limit_ms(self.budget_ms)
-        return [e for e in self.state.evaluated if self.problem.evaluate(e[0])[1] <= limit_ms]
+        if self.problem.evaluate(levels)[1] > limit_ms:
+            return False
+        return self._time_ms is None or self._time_ms(levels) <= limit_ms
 
     def best(self) -> tuple[dict[str, int], float]:
         """The plan of least loss within the budget, the first of equals."""
@@ -148,7 +165,10 @@ class _Search:
             candidates = [c for c in [*self._near(best), *samples] if c.tobytes() not in seen]
             if candidates:
                 promise = surrogate.promise(np.array(candidates), best)
-                return self.problem.levels(candidates[int(promise.argmin())])
+                for place in promise.argsort(kind="stable"):
+                    proposed = self.problem.levels(candidates[place])
+                    if self._fits(proposed):
+                        return proposed
         return None
 
     def _near(self, choice: Choice) -> list[Choice]:

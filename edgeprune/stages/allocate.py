@@ -13,11 +13,13 @@ from edgeprune import console
 from edgeprune.atomic import atomic_write_json
 from edgeprune.compression.candidate import Candidates
 from edgeprune.recipe import SearchRecipe
+from edgeprune.search.branch import solve_joint
+from edgeprune.search.joint import JointProblem
 from edgeprune.search.local_search import SearchState, local_search
-from edgeprune.search.problem import Problem
+from edgeprune.search.problem import time_limit_ms
 from edgeprune.search.process import MilpProcess
-from edgeprune.search.scaling import readings, scaled
-from edgeprune.search.solve import Solution, solve
+from edgeprune.search.scaling import readings
+from edgeprune.search.solve import Solution
 
 Levels = dict[str, int]
 
@@ -65,25 +67,25 @@ class LossLog:
             return  # the line that was being written when the process died
 
 
-def exact(problem: Problem, budget_ms: float, recipe: SearchRecipe) -> Solution:
+def exact(problem: JointProblem, budget_ms: float, recipe: SearchRecipe) -> Solution:
     """The additive optimum within a budget of summed layer times.
 
     Raises:
         InfeasibleTarget: No plan is fast enough.
     """
-    return solve(problem, budget_ms, gap=recipe.gap, time_limit_s=recipe.time_limit_s)
+    return solve_joint(problem, budget_ms, gap=recipe.gap, time_limit_s=recipe.time_limit_s)
 
 
 def starting_plans(
-    problem: Problem, budget_ms: float, recipe: SearchRecipe
+    problem: JointProblem, budget_ms: float, recipe: SearchRecipe
 ) -> list[tuple[Levels, float]]:
     """Distinct plans from several readings of the distortions, each with its solver's gap."""
     found: dict[str, tuple[Levels, float]] = {}
     asked = readings(recipe.scalings)
     with MilpProcess() as process, console.progress("searching exactly", len(asked)) as bar:
         for removal, power in asked:
-            solution = solve(
-                scaled(problem, removal, power),
+            solution = solve_joint(
+                problem.scaled(removal, power),
                 budget_ms,
                 gap=recipe.gap,
                 time_limit_s=recipe.time_limit_s,
@@ -95,7 +97,7 @@ def starting_plans(
 
 
 def allocate(
-    problem: Problem,
+    problem: JointProblem,
     budget_ms: float,
     recipe: SearchRecipe,
     log: LossLog,
@@ -142,14 +144,24 @@ def affordable(minutes: float, log: LossLog) -> int:
 
 
 def _refined(
-    problem: Problem,
+    problem: JointProblem,
     starts: Sequence[Levels],
     budget_ms: float,
     log: LossLog,
     evaluations: int,
     state: SearchState,
 ) -> Levels:
-    """The best plan after ``evaluations`` more than the starts and the known ones."""
+    """The best plan after ``evaluations`` more than the starts and the known ones.
+
+    Moves are timed by a pairwise form that is right around the best start, and judged by their
+    exact times.
+    """
+    near = problem.near(min(starts, key=log.loss))
+    limit_ms = time_limit_ms(budget_ms)
+    for levels in starts:
+        if near.evaluate(levels)[1] > limit_ms:
+            state.record(levels, log.loss(levels))
+    starts = [levels for levels in starts if near.evaluate(levels)[1] <= limit_ms]
     with console.progress("refining the plan", evaluations) as bar:
         before = len(starts) + len(state.evaluated)
 
@@ -158,11 +170,12 @@ def _refined(
             bar.update(done, note=f"(output error {state.best[1]:.4f})")
 
         return local_search(
-            problem,
+            near,
             starts,
             budget_ms,
             log.loss,
             evaluations=before + evaluations,
             state=state,
+            time_ms=lambda levels: problem.evaluate(levels)[1],
             on_evaluation=shown,
         ).levels

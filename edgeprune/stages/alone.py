@@ -8,14 +8,14 @@ import numpy as np
 from edgeprune.errors import InfeasibleTarget
 from edgeprune.graph.choices import Choices
 from edgeprune.recipe import SearchRecipe
-from edgeprune.search.problem import Problem
+from edgeprune.search.joint import JointProblem
 from edgeprune.stages.allocate import LossLog, starting_plans
 
 Levels = Mapping[str, int]
 
 
 def alone(
-    problem: Problem, choices: Choices, plan: Levels, recipe: SearchRecipe, log: LossLog
+    problem: JointProblem, choices: Choices, plan: Levels, recipe: SearchRecipe, log: LossLog
 ) -> dict[str, dict[str, Any]]:
     """The best starting plans within a plan's own time that use one kind of alternative only.
 

@@ -9,7 +9,7 @@ from edgeprune.latency.measure import Measurement
 from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import SearchRecipe
 from edgeprune.request import Goal
-from edgeprune.search.problem import Problem
+from edgeprune.search.joint import JointProblem
 from edgeprune.stages.allocate import Allocated, LossLog, allocate, exact
 from edgeprune.stages.trial import AIM, Trial, Trials, limit_ms
 
@@ -39,7 +39,7 @@ class Loop:
         goal: Goal,
         recipe: SearchRecipe,
         latency: LatencyModel,
-        problem: Problem,
+        problem: JointProblem,
         log: LossLog,
         trials: Trials,
     ) -> None:
@@ -115,12 +115,11 @@ class Loop:
         return self._bias(trial, solution.levels)
 
     def _bias(self, trial: Trial, levels: Levels) -> float:
-        """Measured over predicted, in the terms that the search adds up."""
+        """Measured over predicted."""
         # A speed-up is judged against the dense model of the same measurement, so only the
         # ratio has to be right.
         scale = self.latency.dense_ms / trial.dense if self.goal.kind == "speedup" else 1.0
-        _, planned_ms = self.problem.evaluate(levels)
-        return trial.median * scale / self.latency.corrected_ms(planned_ms)
+        return trial.median * scale / self.latency.total_ms(levels)
 
     def _budget(self, bias: float) -> float:
         """The budget of summed layer times for a bias of measured over predicted.
@@ -172,7 +171,7 @@ class Loop:
         return [
             (levels, loss)
             for levels, loss in known
-            if set(levels) == set(self.problem.index)
+            if set(levels) == {group.name for group in self.problem.groups}
             and self.problem.evaluate(levels)[1] <= budget_ms
         ]
 

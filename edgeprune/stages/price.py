@@ -16,7 +16,8 @@ from edgeprune.graph.choices import Choices
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table
-from edgeprune.search.problem import Group, Pair, Problem
+from edgeprune.search.joint import JointProblem, with_terms
+from edgeprune.search.problem import Group, Problem
 from edgeprune.stages.run import Run, Subject
 
 
@@ -88,24 +89,18 @@ def offer_alternatives(run: Run, subject: Subject, choices: Choices) -> Offer:
     return _load_offer(stage.folder)
 
 
-def allocation(latency: LatencyModel, offer: Offer) -> Problem:
+def allocation(latency: LatencyModel, offer: Offer) -> JointProblem:
     """The search problem: distortions of the offer, times of the latency model."""
-    groups = []
-    for name, alternatives in offer.alternatives.items():
-        times = latency.unary_ms.get(name, {})
-        time_ms = np.array([times.get(level, 0.0) for level in alternatives.levels])
-        groups.append(Group(name, alternatives.levels, alternatives.distortion, time_ms))
+    groups = [
+        Group(name, a.levels, a.distortion, np.zeros(len(a.levels)))
+        for name, a in offer.alternatives.items()
+    ]
     for name, distortion in offer.formats.items():
         places = tuple(range(len(distortion)))
-        times = latency.unary_ms.get(name, {})
-        time_ms = np.array([times.get(place, 0.0) for place in places])
-        groups.append(Group(name, places, distortion, time_ms))
-    levels = {group.name: group.levels for group in groups}
-    pairs = [
-        Pair(a, b, np.array([[times[i, j] for j in levels[b]] for i in levels[a]]))
-        for (a, b), times in latency.pair_ms.items()
-    ]
-    return Problem(tuple(groups), tuple(pairs), latency.base_ms)
+        groups.append(Group(name, places, distortion, np.zeros(len(places))))
+    pairwise = with_terms(Problem(tuple(groups)), latency.terms)
+    average = with_terms(pairwise, latency.approximated)
+    return JointProblem(pairwise, latency.joint, average, frozenset(offer.formats))
 
 
 def _listed(choices: Choices) -> dict[str, Any]:

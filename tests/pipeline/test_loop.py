@@ -13,6 +13,7 @@ from edgeprune.errors import InfeasibleTarget
 from edgeprune.latency.model import LatencyModel
 from edgeprune.recipe import SearchRecipe
 from edgeprune.request import Goal
+from edgeprune.search.joint import JointProblem
 from edgeprune.search.problem import Group, Problem
 from edgeprune.stages.allocate import LossLog
 from edgeprune.stages.loop import Loop
@@ -82,7 +83,8 @@ def loop_on(machine: Machine, goal: Goal, folder: Path) -> Loop:
         ),
     )
     log = LossLog(folder / "losses.jsonl", candidates)  # type: ignore[arg-type]
-    return Loop(goal, RECIPE, latency(allocation), allocation, log, machine)  # type: ignore[arg-type]
+    joint = JointProblem(allocation)
+    return Loop(goal, RECIPE, latency(allocation), joint, log, machine)  # type: ignore[arg-type]
 
 
 @given(

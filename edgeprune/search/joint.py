@@ -1,0 +1,146 @@
+"""Allocation problems in which some times depend on more than two groups at once.
+
+The time of a layer depends on its inputs, its outputs and its format, and the inputs of a layer in
+a residual stream on several structures. A pairwise form of that is right on average and wrong by
+some percent for any plan. Fixing few groups, here called *hubs*, leaves parts of at most two free
+groups, and those are pairwise exactly.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.latency.model import Joint
+from edgeprune.latency.projection import Terms, project
+from edgeprune.search.problem import Group, Pair, Problem
+from edgeprune.search.scaling import scaled
+
+Levels = Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class JointProblem:
+    """A pairwise problem and parts beyond it.
+
+    Attributes:
+        pairwise: All groups, and the times that one or two of them decide.
+        parts: Times that more groups decide.
+        average: Like ``pairwise``, with the parts in the pairwise form that is right on average.
+        named: Groups whose levels are names of something and not sizes.
+    """
+
+    pairwise: Problem
+    parts: tuple[Joint, ...] = ()
+    average: Problem | None = None
+    named: frozenset[str] = frozenset()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups."""
+        return self.pairwise.groups
+
+    def evaluate(self, levels: Levels) -> tuple[float, float]:
+        """Distortion and time in ms of a plan; the time is exact."""
+        distortion, time_ms = self.pairwise.evaluate(levels)
+        return distortion, time_ms + sum(part.at(levels) for part in self.parts)
+
+    def take(self, kept: Sequence[npt.NDArray[Any]]) -> "JointProblem":
+        """The same problem with only the alternatives ``kept[group]`` of each group."""
+        average = None if self.average is None else self.average.take(kept)
+        return replace(self, pairwise=self.pairwise.take(kept), average=average)
+
+    def scaled(self, removal: float, power: float) -> "JointProblem":
+        """Another reading of the distortions, see `search.scaling`."""
+        average = None if self.average is None else scaled(self.average, removal, power)
+        return replace(self, pairwise=scaled(self.pairwise, removal, power), average=average)
+
+    @cached_property
+    def hubs(self) -> tuple[str, ...]:
+        """Groups that leave no more than two free ones in any part when they are fixed.
+
+        The group in most of the parts that have too many is taken first, again and again.
+        """
+        left = [set(names) for names in self._names]
+        hubs: list[str] = []
+        while large := [names for names in left if len(names) > 2]:
+            counts = Counter(name for names in large for name in names)
+            # Sizes rather than formats: fixing a stream frees all layers along it.
+            hub = max(counts, key=lambda n: (n not in self.named, counts[n], -self._place[n]))
+            hubs.append(hub)
+            for names in left:
+                names.discard(hub)
+        return tuple(hubs)
+
+    def given(self, plan: Levels, fixed: Collection[str]) -> Problem:
+        """The problem that is left when the groups ``fixed`` have the levels of ``plan``.
+
+        Exact for any set that holds the hubs; else parts of more than two free groups are right at
+        the plan and, as good as, where up to two of them differ from it.
+        """
+        kept = [
+            np.array([g.levels.index(plan[g.name])])
+            if g.name in fixed
+            else np.arange(len(g.levels))
+            for g in self.groups
+        ]
+        problem = self.pairwise.take(kept)
+        terms = Terms()
+        for part, names in zip(self.parts, self._names, strict=True):
+            free = [name for name in names if name not in fixed]
+            terms.add(self._projected(part, free, problem, plan))
+        return with_terms(problem, terms)
+
+    def near(self, plan: Levels) -> Problem:
+        """The problem in a pairwise form that has the exact time at ``plan`` (see `given`)."""
+        problem = self.given(plan, ())
+        off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
+        return replace(problem, base_ms=problem.base_ms + off_ms)
+
+    def _projected(self, part: Joint, free: Sequence[str], problem: Problem, plan: Levels) -> Terms:
+        def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return part.over(free, points, plan)
+
+        return project(
+            time_ms,
+            {name: problem[name].levels for name in free},
+            named=self.named,
+            around={name: plan[name] for name in free},
+        )
+
+    @cached_property
+    def _names(self) -> list[tuple[str, ...]]:
+        """The groups of each part that have a choice, in the order of the problem."""
+        return [
+            tuple(g.name for g in self.groups if g.name in part.names and len(g.levels) > 1)
+            for part in self.parts
+        ]
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return self.pairwise.index
+
+
+def with_terms(problem: Problem, terms: Terms) -> Problem:
+    """A problem with more time: a constant, and terms of groups and pairs of groups.
+
+    Levels that the problem lacks are left out; those that have no time cost nothing.
+    """
+    groups = []
+    for group in problem.groups:
+        times = terms.unary.get(group.name, {})
+        more = np.array([times.get(level, 0.0) for level in group.levels])
+        groups.append(replace(group, time_ms=group.time_ms + more))
+    tables = {(pair.first, pair.second): pair.time_ms for pair in problem.pairs}
+    for (first, second), cells in terms.pairs.items():
+        rows, columns = problem[first].levels, problem[second].levels
+        table = np.array([[cells[i, j] for j in columns] for i in rows])
+        if (second, first) in tables:
+            first, second, table = second, first, table.T
+        tables[first, second] = tables.get((first, second), 0.0) + table
+    pairs = [Pair(first, second, table) for (first, second), table in tables.items()]
+    return Problem(tuple(groups), tuple(pairs), problem.base_ms + terms.constant)
