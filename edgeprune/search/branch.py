@@ -187,7 +187,7 @@ def _start(branches: _Branches) -> Solution:
         InfeasibleTarget: None was found.
     """
     failed: InfeasibleTarget | None = None
-    for plan in (_from_average(branches), _smallest(branches.joint)):
+    for plan in (_from_average(branches), _smallest(branches)):
         if plan is None:
             continue
         try:
@@ -215,8 +215,9 @@ def _from_average(branches: _Branches) -> dict[str, int] | None:
     return None
 
 
-def _smallest(joint: JointProblem) -> dict[str, int]:
-    return {g.name: min(g.levels) for g in joint.groups}
+def _smallest(branches: _Branches) -> dict[str, int]:
+    """A plan with all hubs at their lowest level."""
+    return {**_anywhere(branches.joint), **{hub: min(ls) for hub, ls in branches.levels.items()}}
 
 
 def _anywhere(joint: JointProblem) -> dict[str, int]:

@@ -1,0 +1,148 @@
+"""The search with joint times: its pairwise forms, and its plans against every plan tried."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from allocations import random_problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.errors import InfeasibleTarget
+from edgeprune.latency.model import Joint
+from edgeprune.latency.projection import Terms
+from edgeprune.search import branch
+from edgeprune.search.branch import solve_joint
+from edgeprune.search.joint import JointProblem, with_terms
+from edgeprune.search.problem import Problem, time_limit_ms
+
+Levels = dict[str, int]
+
+
+def random_part(rng: np.random.Generator, problem: Problem) -> Joint:
+    """The time of a layer whose inputs are those of one or two groups, besides two more."""
+    names = [str(name) for name in rng.permutation([g.name for g in problem.groups])]
+    summed = int(rng.integers(1, 3)) if len(names) > 3 else 1
+    axes = (
+        (int(rng.integers(3)), {name: int(rng.integers(1, 4)) for name in names[:summed]}),
+        *((0, {name: 1}) for name in names[summed : summed + 2]),
+    )
+    sizes = [
+        {
+            fixed + sum(counts[n] * level for n, level in zip(counts, levels, strict=True))
+            for levels in itertools.product(*(problem[n].levels for n in counts))
+        }
+        for fixed, counts in axes
+    ]
+    return Joint(axes, {cell: float(rng.uniform(0, 9)) for cell in itertools.product(*sizes)})
+
+
+@st.composite
+def joint_problems(draw: st.DrawFn) -> tuple[JointProblem, np.random.Generator]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    sizes = draw(st.lists(st.integers(2, 4), min_size=3, max_size=5))
+    graph = draw(st.sampled_from(["none", "chain", "general"]))
+    pairwise = random_problem(rng, graph, sizes, whole_numbers=False)
+    parts = tuple(random_part(rng, pairwise) for _ in range(draw(st.integers(1, 3))))
+    average = with_terms(pairwise, Terms(constant=4.5 * len(parts)))
+    return JointProblem(pairwise, parts, average), rng
+
+
+def every_plan(joint: JointProblem) -> list[tuple[Levels, float, float]]:
+    names = [g.name for g in joint.groups]
+    plans = itertools.product(*(g.levels for g in joint.groups))
+    found = [dict(zip(names, plan, strict=True)) for plan in plans]
+    rows = [(plan, *joint.evaluate(plan)) for plan in found]
+    return [(plan, lost, ms) for plan, lost, ms in rows if math.isfinite(lost)]
+
+
+def some_plan(joint: JointProblem, rng: np.random.Generator) -> Levels:
+    plans = every_plan(joint)
+    return plans[int(rng.integers(len(plans)))][0]
+
+
+def some_budget(joint: JointProblem, rng: np.random.Generator) -> float:
+    times = sorted(ms for _, _, ms in every_plan(joint))
+    return times[int(rng.integers(len(times)))]
+
+
+@settings(deadline=None, max_examples=40)
+@given(joint_problems())
+def test_the_plan_is_the_best_of_all(case: tuple[JointProblem, np.random.Generator]) -> None:
+    joint, rng = case
+    budget = some_budget(joint, rng)
+    best = min(lost for _, lost, ms in every_plan(joint) if ms <= time_limit_ms(budget))
+    solution = solve_joint(joint, budget, gap=1e-9)
+    lost, ms = joint.evaluate(solution.levels)
+    assert ms <= time_limit_ms(budget) + 1e-9
+    assert lost == pytest.approx(best, abs=1e-9)
+    assert solution.lower_bound <= best + 1e-9
+
+
+@settings(deadline=None, max_examples=25)
+@given(joint_problems())
+def test_moving_hubs_one_at_a_time_keeps_the_budget(
+    case: tuple[JointProblem, np.random.Generator],
+) -> None:
+    joint, rng = case
+    budget = some_budget(joint, rng)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(branch, "_MOST_BRANCHES", 1)
+        try:
+            solution = solve_joint(joint, budget)
+        except InfeasibleTarget:
+            return  # such a start is a heuristic; the budget may be that of a single plan
+    lost, ms = joint.evaluate(solution.levels)
+    assert ms <= time_limit_ms(budget) + 1e-9
+    assert lost == pytest.approx(solution.distortion)
+
+
+@settings(deadline=None, max_examples=30)
+@given(joint_problems())
+def test_with_the_hubs_fixed_the_pairwise_form_is_exact(
+    case: tuple[JointProblem, np.random.Generator],
+) -> None:
+    joint, rng = case
+    plan, other = some_plan(joint, rng), some_plan(joint, rng)
+    other |= {hub: plan[hub] for hub in joint.hubs}
+    assert joint.given(plan, joint.hubs).evaluate(other)[1] == pytest.approx(
+        joint.evaluate(other)[1]
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(joint_problems())
+def test_near_a_plan_the_form_has_its_time_and_about_that_of_plans_beside_it(
+    case: tuple[JointProblem, np.random.Generator],
+) -> None:
+    joint, rng = case
+    plan = some_plan(joint, rng)
+    near = joint.near(plan)
+    assert near.evaluate(plan)[1] == pytest.approx(joint.evaluate(plan)[1], abs=1e-9)
+    group = joint.groups[int(rng.integers(len(joint.groups)))]
+    for level in group.levels:
+        beside = {**plan, group.name: level}
+        assert abs(near.evaluate(beside)[1] - joint.evaluate(beside)[1]) < 1.5
+
+
+def test_a_budget_below_every_plan_names_the_fastest() -> None:
+    rng = np.random.default_rng(3)
+    pairwise = random_problem(rng, "chain", [3, 3, 3, 3], whole_numbers=False)
+    joint = JointProblem(pairwise, (random_part(rng, pairwise),))
+    fastest = min(ms for _, _, ms in every_plan(joint))
+    with pytest.raises(InfeasibleTarget, match="fastest") as raised:
+        solve_joint(joint, 0.9 * fastest - 1)
+    assert raised.value.fastest_ms is not None
+    assert raised.value.fastest_ms <= fastest + 1e-9
+
+
+def test_without_joint_parts_it_is_the_pairwise_search() -> None:
+    problem = random_problem(np.random.default_rng(0), "tree", [3, 3, 3], whole_numbers=True)
+    budget = problem.evaluate({g.name: g.levels[0] for g in problem.groups})[1]
+    assert JointProblem(problem).hubs == ()
+    try:
+        solution = solve_joint(JointProblem(problem), budget)
+    except InfeasibleTarget:
+        return
+    assert problem.evaluate(solution.levels)[1] <= time_limit_ms(budget)
