@@ -1,7 +1,7 @@
 """Sites: the layers of a graph whose format can be chosen, grouped as one kernel call runs them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -115,6 +115,37 @@ def find_sites(module: fx.GraphModule) -> dict[str, Site]:
             sites.append(Site(f"{name}@format", (name,)))
         done.update(sites[-1].layers)
     return {site.name: site for site in sites}
+
+
+def sources(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, str]:
+    """By site the one whose output it reads, maybe through layers without weights.
+
+    Of several the one that is computed last: an addition reads its shortcut first.
+    """
+    site_of = {layer: site.name for site in sites for layer in site.layers}
+    order = {node: place for place, node in enumerate(module.graph.nodes)}
+    layers = weighted_layers(module)
+    found = {}
+    for site in sites:
+        before = _layers_before(layers[site.layers[0]].node, layers)
+        if before and (last := max(before, key=order.__getitem__).name) in site_of:
+            found[site.name] = site_of[last]
+    return found
+
+
+def _layers_before(node: fx.Node, layers: Mapping[str, WeightedLayer]) -> list[fx.Node]:
+    """The nearest layers with weights that a layer's input comes from."""
+    found, seen, waiting = [], set(), [node.args[0]]
+    while waiting:
+        before = waiting.pop()
+        if not isinstance(before, fx.Node) or before in seen:
+            continue
+        seen.add(before)
+        if before.name in layers:
+            found.append(before)
+        else:
+            waiting += before.all_input_nodes
+    return found
 
 
 def _counts(layer: WeightedLayer) -> bool:

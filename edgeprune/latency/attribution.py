@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Layer = Mapping[str, Any]
 
-_NAME = re.compile(r"/([^/,]+)/")
+_NAME = re.compile(r"/([^/,]+)(?=/)")
+# What quantisation puts in front of a layer bears the layer's name.
+_QUANTISES = "/fq_"
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,27 @@ class Attribution:
         result: dict[Bucket, float] = defaultdict(float)
         last: Bucket = ((), "")
         for layer in layers:
+            if self._converts_for(layer) is not None:
+                continue
             last = self._bucket(layer, last)
             result[last] += float(layer["us"])
         return dict(result)
+
+    def time_by_handover(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """Microseconds that one profile spent on converting what each site reads."""
+        result: dict[str, float] = defaultdict(float)
+        for layer in layers:
+            if (site := self._converts_for(layer)) is not None:
+                result[site] += float(layer["us"])
+        return dict(result)
+
+    def _converts_for(self, layer: Layer) -> str | None:
+        """The site for which a layer that the runtime made itself converts."""
+        own = _QUANTISES not in layer["name"] and any(
+            token in self._graph for name in layer["original"] for token in _NAME.findall(name)
+        )
+        tokens = [token for token in _NAME.findall(layer["name"]) if token in self._graph]
+        return None if own or not tokens else self._site_of.get(tokens[-1])
 
     def _axes(self, bucket: Bucket) -> tuple[Axis, ...]:
         """The different sizes in a bucket that its structures decide, at most one a direction."""

@@ -91,7 +91,12 @@ class Correction:
 
 
 def fit_correction(
-    kind_terms: Floats, typical_us: Floats, emptied: Floats, cells: Floats, total_us: Floats
+    kind_terms: Floats,
+    typical_us: Floats,
+    emptied: Floats,
+    cells: Floats,
+    total_us: Floats,
+    besides_us: Floats,
 ) -> Correction:
     """Fit to whole-model times, in relative terms.
 
@@ -101,9 +106,10 @@ def fit_correction(
         emptied: Shape (variants, kinds of structure): how many are emptied.
         cells: Shape (variants, cells): how many parts of a kind have certain sizes.
         total_us: Shape (variants,): measured.
+        besides_us: Shape (variants,): time of what has no terms.
     """
     kinds = len(typical_us)
-    s = kind_terms[:, :, 0].sum(axis=1)
+    s = kind_terms[:, :, 0].sum(axis=1) + besides_us
     units = np.stack([np.ones(kinds), typical_us, typical_us], axis=1)
     emptied_unit_us = float(np.median(typical_us)) if kinds else 1.0
     extra = np.hstack(

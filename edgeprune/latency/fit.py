@@ -11,6 +11,7 @@ from edgeprune.formats import DENSE, DENSE_INT8, Format, Formats
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.correction import CorrectedSurface, fit_correction
+from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.signature import Bucket
 from edgeprune.latency.surface import Surface, fit_surface
@@ -38,6 +39,7 @@ class Variant:
         disturbed: Of each profile, time on the wall over time on the processor.
         total_us: Unprofiled time of the whole model.
         formats: Of the layers that are not dense.
+        conversions: Of each profile, microseconds by the site that they were for.
     """
 
     levels: dict[str, int]
@@ -45,6 +47,13 @@ class Variant:
     disturbed: tuple[float, ...]
     total_us: float
     formats: Formats = field(default_factory=dict)
+    conversions: tuple[dict[str, float], ...] = ()
+
+    @property
+    def timed(self) -> tuple[tuple[dict[Bucket, float], dict[str, float]], ...]:
+        """Each profile with its conversions."""
+        conversions = self.conversions or ({},) * len(self.profiles)
+        return tuple(zip(self.profiles, conversions, strict=True))
 
     def kind(self, part: Part) -> Kind:
         """The kind of a part in this variant."""
@@ -57,6 +66,7 @@ class Variant:
 
 def fit_model(
     parts: Sequence[Part],
+    handovers: Handovers,
     variants: Sequence[Variant],
     choices: Choices,
     alike: Mapping[str, str],
@@ -66,6 +76,7 @@ def fit_model(
 
     Args:
         parts: All buckets of the network.
+        handovers: What its sites read.
         variants: At least the dense model and a few others.
         choices: What the model shall know.
         alike: Structures with equal values share what emptying one costs.
@@ -75,13 +86,22 @@ def fit_model(
     surfaces = fit_surfaces(parts, variants)
     kinds = list(surfaces)
     plain = _plain(parts, surfaces, full)
+    converting = fit_handovers(
+        handovers,
+        [v.levels for v in variants],
+        [v.formats for v in variants],
+        [_scaled_conversions(v) for v in variants],
+    )
     kind_terms = _kind_terms(parts, variants, plain)
     typical_us = np.array([plain[kind].predict(np.array([plain[kind].most]))[0] for kind in kinds])
+    conversions_us = np.array(
+        [handover_us(handovers, converting, v.levels, v.formats) for v in variants]
+    )
     groups = sorted({alike[name] for name, levels in offered.items() if 0 in levels})
     emptied = _count_emptied(variants, offered, alike, groups)
     cells, counts = _count_cells(parts, variants)
     total_us = np.array([variant.total_us for variant in variants])
-    correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us)
+    correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us, conversions_us)
     hidden_us: dict[Kind, dict[tuple[int, ...], float]] = defaultdict(dict)
     for (kind, cell), us in zip(cells, correction.hidden_us, strict=True):
         hidden_us[kind][cell] = float(us)
@@ -97,6 +117,8 @@ def fit_model(
     tabulation = Tabulation(choices, full)
     for part in parts:
         tabulation.add(part, {f: s for (kind, f), s in corrected.items() if kind == part.kind})
+    for handover in handovers.by_target.values():
+        tabulation.add_handover(handover, converting)
     for name, levels in offered.items():
         if 0 in levels:
             tabulation.add_emptied(name, correction.emptied_us[groups.index(alike[name])])
@@ -153,8 +175,9 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
     """
     samples: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
     for variant in variants:
-        for profile, disturbed in zip(variant.profiles, variant.disturbed, strict=True):
-            share = variant.total_us / max(sum(profile.values()), 1e-9)
+        for profile, share, disturbed in zip(
+            variant.profiles, _shares(variant), variant.disturbed, strict=True
+        ):
             noise = _PROFILE_NOISE + _DISTURBED_NOISE * max(disturbed - 1, 0)
             for part in parts:
                 us = profile.get(part.bucket, 0.0) * share
@@ -169,6 +192,20 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
             stepped=kind[1] in _DENSE_FAMILIES,
         )
     return surfaces
+
+
+def _scaled_conversions(variant: Variant) -> list[dict[str, float]]:
+    """Conversions of each profile as shares of the unprofiled time, as those of parts are."""
+    return [
+        {site: us * share for site, us in converted.items()}
+        for share, (_, converted) in zip(_shares(variant), variant.timed, strict=True)
+    ]
+
+
+def _shares(variant: Variant) -> list[float]:
+    """What to multiply the times of each profile by, so that they add up to the whole's."""
+    measured = [sum(parts.values()) + sum(rest.values()) for parts, rest in variant.timed]
+    return [variant.total_us / max(us, 1e-9) for us in measured]
 
 
 def _count_emptied(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgeprune.errors import TableError
 from edgeprune.latency.projection import Terms
 
-FORMAT = 1
+FORMAT = 2
 
 Unary = dict[str, dict[int, float]]
 Pairs = dict[tuple[str, str], dict[tuple[int, int], float]]
@@ -29,10 +29,12 @@ class Joint:
     Attributes:
         axes: Per size that decides the time, its fixed part and the channels of each unit.
         ms: Time by the sizes.
+        approximation: For a part so small that a search takes it in its pairwise form, that form.
     """
 
     axes: Axes
     ms: dict[tuple[int, ...], float]
+    approximation: Terms | None = None
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -78,7 +80,8 @@ class LatencyModel:
         correction: ``(c, a, b)`` of ``total = c + a * sum + b * sum**2``.
         figures: How well the model explains the variants it was fitted to.
         joint: Parts that more than two structures decide.
-        approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts.
+        approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts, but for
+            small ones.
         measured_dense_ms: Time of the dense model as measured, where it was.
     """
 
@@ -99,7 +102,7 @@ class LatencyModel:
             TableError: A structure or level is not in the model.
         """
         chosen = {**self.full, **levels}
-        return _add_up(self.base_ms, self.unary_ms, self.pair_ms, chosen)
+        return _add_up(Terms(self.base_ms, self.unary_ms, self.pair_ms), chosen)
 
     def exact_sum_ms(self, levels: Mapping[str, int]) -> float:
         """Like ``sum_ms``, with the parts that more than two structures decide exact."""
@@ -107,7 +110,12 @@ class LatencyModel:
         total = self.sum_ms(chosen)
         if not self.joint:
             return total
-        return total - _add_up(*self.approximation, chosen) + sum(p.at(chosen) for p in self.joint)
+        total -= _add_up(self.approximated, chosen)
+        for part in self.joint:
+            total += part.at(chosen)
+            if part.approximation is not None:
+                total -= part.approximation.at(chosen)
+        return total
 
     def total_ms(self, levels: Mapping[str, int]) -> float:
         """Time of the whole model at ``levels``."""
@@ -131,14 +139,14 @@ class LatencyModel:
 
     @cached_property
     def terms(self) -> Terms:
-        """``sum_ms`` without the approximation of the joint parts."""
+        """``sum_ms`` without the approximation of the joint parts that are not small."""
         terms = Terms(self.base_ms, self.unary_ms, self.pair_ms).copy()
         terms.add(self.approximated, -1.0)
         return terms
 
     @property
     def approximated(self) -> Terms:
-        """The approximation of the joint parts in ``sum_ms``."""
+        """The approximation of the joint parts that are not small in ``sum_ms``."""
         return Terms(*self.approximation)
 
     @cached_property
@@ -189,14 +197,17 @@ class LatencyModel:
 
     def to_json(self) -> str:
         """The model as JSON text."""
-        constant, unary, pairs = self.approximation
         return json.dumps(
             {
                 "format": FORMAT,
-                "terms": _terms_to_json(self.base_ms, self.unary_ms, self.pair_ms),
-                "approximation": _terms_to_json(constant, unary, pairs),
+                "terms": _terms_to_json(Terms(self.base_ms, self.unary_ms, self.pair_ms)),
+                "approximation": _terms_to_json(self.approximated),
                 "joint": [
-                    {"axes": part.axes, "cells": [[*sizes, ms] for sizes, ms in part.ms.items()]}
+                    {
+                        "axes": part.axes,
+                        "cells": [[*sizes, ms] for sizes, ms in part.ms.items()],
+                        "approximation": _terms_to_json(part.approximation),
+                    }
                     for part in self.joint
                 ],
                 "full": self.full,
@@ -219,11 +230,11 @@ class LatencyModel:
                 f"a latency model of format {fields.get('format')!r} cannot be read; profile again"
             )
         c, a, b = fields["correction"]
-        base_ms, unary_ms, pair_ms = _terms_from_json(fields["terms"])
+        terms, approximation = (_terms_from_json(fields[key]) for key in ("terms", "approximation"))
         return cls(
-            base_ms=base_ms,
-            unary_ms=unary_ms,
-            pair_ms=pair_ms,
+            base_ms=terms.constant,
+            unary_ms=terms.unary,
+            pair_ms=terms.pairs,
             full=fields["full"],
             correction=(c, a, b),
             figures=fields["figures"],
@@ -231,40 +242,41 @@ class LatencyModel:
                 Joint(
                     tuple((fixed, counts) for fixed, counts in part["axes"]),
                     {tuple(sizes): ms for *sizes, ms in part["cells"]},
+                    _terms_from_json(part["approximation"]) if part["approximation"] else None,
                 )
                 for part in fields["joint"]
             ),
-            approximation=_terms_from_json(fields["approximation"]),
+            approximation=(approximation.constant, approximation.unary, approximation.pairs),
             measured_dense_ms=fields["measured_dense_ms"],
         )
 
 
-def _add_up(constant: float, unary: Unary, pairs: Pairs, levels: Mapping[str, int]) -> float:
+def _add_up(terms: Terms, levels: Mapping[str, int]) -> float:
     try:
-        single = sum(times[levels[name]] for name, times in unary.items())
-        double = sum(times[levels[a], levels[b]] for (a, b), times in pairs.items())
+        return terms.at(levels)
     except KeyError as error:
         raise TableError(
             f"the latency model has no time for level {error.args[0]}: profile again with it"
         ) from error
-    return constant + single + double
 
 
-def _terms_to_json(constant: float, unary: Unary, pairs: Pairs) -> dict[str, Any]:
+def _terms_to_json(terms: Terms | None) -> dict[str, Any] | None:
+    if terms is None:
+        return None
     return {
-        "constant_ms": constant,
-        "unary_ms": {name: list(times.items()) for name, times in unary.items()},
+        "constant_ms": terms.constant,
+        "unary_ms": {name: list(times.items()) for name, times in terms.unary.items()},
         "pair_ms": [
             {"first": a, "second": b, "cells": [[i, j, ms] for (i, j), ms in cells.items()]}
-            for (a, b), cells in pairs.items()
+            for (a, b), cells in terms.pairs.items()
         ],
     }
 
 
-def _terms_from_json(fields: Mapping[str, Any]) -> tuple[float, Unary, Pairs]:
+def _terms_from_json(fields: Mapping[str, Any]) -> Terms:
     unary = {name: dict(times) for name, times in fields["unary_ms"].items()}
     pairs = {
         (pair["first"], pair["second"]): {(i, j): ms for i, j, ms in pair["cells"]}
         for pair in fields["pair_ms"]
     }
-    return fields["constant_ms"], unary, pairs
+    return Terms(fields["constant_ms"], unary, pairs)

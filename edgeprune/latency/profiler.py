@@ -19,6 +19,7 @@ from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Attribution
 from edgeprune.latency.design import design_formats, design_variants, design_whole
 from edgeprune.latency.fit import Variant, fit_model
+from edgeprune.latency.handover import find_handovers
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.signature import digest, network_signature, plan_signature
@@ -139,9 +140,12 @@ class _Profile:
                     disturbed=tuple(record["disturbed"] for record in records),
                     total_us=1e3 * undisturbed_ms(whole, self.target.threads),
                     formats=_formats(records[-1]),
+                    conversions=tuple(attribution.time_by_handover(r["layers"]) for r in records),
                 )
             )
-        return fit_model(attribution.parts(), variants, self.choices, self.alike, self.full)
+        parts = attribution.parts()
+        handovers = find_handovers(self.network, self.choices.sites, parts)
+        return fit_model(parts, handovers, variants, self.choices, self.alike, self.full)
 
     def _design(self, count: int) -> list[Levels]:
         variants = design_variants(self.choices.levels, self.alike, count)

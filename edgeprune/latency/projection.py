@@ -36,6 +36,12 @@ class Terms:
     pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = field(default_factory=dict)
     error: float = 0.0
 
+    def at(self, levels: Mapping[str, int]) -> float:
+        """The sum at ``levels``; KeyError of a level without a term."""
+        single = sum(times[levels[name]] for name, times in self.unary.items())
+        double = sum(cells[levels[a], levels[b]] for (a, b), cells in self.pairs.items())
+        return self.constant + single + double
+
     def copy(self) -> "Terms":
         """The same terms, to add to."""
         unary = {name: dict(times) for name, times in self.unary.items()}
@@ -72,6 +78,7 @@ def project(
     near_full: Collection[str] = (),
     named: Collection[str] = (),
     around: Mapping[str, int] | None = None,
+    weight: Function | None = None,
 ) -> Terms:
     """``function`` of the levels of the structures in ``offered`` as a sum of terms.
 
@@ -83,6 +90,7 @@ def project(
         near_full: Structures whose higher levels matter more, because plans seldom cut them far.
         named: Those whose levels are names of something and not sizes.
         around: Levels that matter most, the more of them at once the more.
+        weight: How much each point matters besides.
     """
     names = tuple(offered)
     if len(names) <= 2:
@@ -93,20 +101,22 @@ def project(
     values = function(points)
     columns, keys = _columns(points, offered, named)
     trust = _trust(points, [name in near_full for name in names])
+    if weight is not None:
+        trust *= weight(points)
     if around is not None:
         at = np.array([around[name] for name in names])
         trust *= _ELSEWHERE ** (points != at).sum(axis=1)
     ridge = _RIDGE * trust.sum() * np.eye(columns.shape[1])
     weighted = columns * trust[:, None]
-    weights = np.linalg.solve(weighted.T @ columns + ridge, weighted.T @ values)
-    square = (columns @ weights - values) ** 2
+    factors = np.linalg.solve(weighted.T @ columns + ridge, weighted.T @ values)
+    square = (columns @ factors - values) ** 2
     terms = Terms(error=float(np.sqrt(np.average(square, weights=trust))))
     for name in names:
         terms.unary[name] = dict.fromkeys(offered[name], 0.0)
     for first, second in combinations(names, 2):
         terms.pairs[first, second] = dict.fromkeys(product(offered[first], offered[second]), 0.0)
-    for key, weight in zip(keys, weights, strict=True):
-        _put(terms, key, float(weight))
+    for key, factor in zip(keys, factors, strict=True):
+        _put(terms, key, float(factor))
     return terms
 
 

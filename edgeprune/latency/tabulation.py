@@ -1,6 +1,7 @@
 """Fitted surfaces written out over the offered choices, as a latency model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy.typing as npt
 
 from edgeprune.formats import Formats
 from edgeprune.graph.choices import Choices
-from edgeprune.latency.attribution import Part
+from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.correction import CorrectedSurface
+from edgeprune.latency.handover import Handover, HandoverKind, handover_time, same_formats
 from edgeprune.latency.model import Joint, LatencyModel
 from edgeprune.latency.projection import Terms, project
+from edgeprune.latency.surface import Surface
 
 Surfaces = Mapping[str, CorrectedSurface]
 Points = npt.NDArray[np.int64]
@@ -49,7 +52,25 @@ class Tabulation:
         self._sum.add(terms)
         if len(names) > 2:
             self._approximated.add(terms)
-            self._joint.append(self._exact(part, names, time_ms))
+            self._joint.append(self._exact(part.axes, names, time_ms))
+
+    def add_handover(self, handover: Handover, surfaces: Mapping[HandoverKind, Surface]) -> None:
+        """Add what converting between two sites takes."""
+        offered = self.choices.offered
+        sites = (handover.source, handover.target)
+        wanted = (*handover.structures, *(site.name for site in sites if site is not None))
+        names = tuple(name for name in wanted if name in offered)
+        time_ms = handover_time(handover, surfaces, names, self.choices, self.full)
+        terms = project(
+            time_ms,
+            {name: offered[name] for name in names},
+            named={name for name in names if name in self.choices.sites},
+            weight=same_formats(handover, names, self.choices, self.full),
+        )
+        self._sum.add(terms)
+        if len(names) > 2:
+            joint = self._exact(handover.axes, names, time_ms)
+            self._joint.append(replace(joint, approximation=terms))
 
     def add_emptied(self, name: str, us: float) -> None:
         """Add what emptying a structure leaves behind elsewhere."""
@@ -91,11 +112,11 @@ class Tabulation:
     ) -> list[tuple[str, int]]:
         return sorted((place[name], count) for name, count in counts if name in place)
 
-    def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint:
-        """The part's time by its sizes and its site's option, over all that can be given."""
+    def _exact(self, sizes_of: Sequence[Axis], names: tuple[str, ...], time_ms: Any) -> Joint:
+        """A time by sizes and sites' options, over all that can be given."""
         offered = self.choices.offered
         axes, reachable = [], []
-        for axis in part.axes:
+        for axis in sizes_of:
             counts = {name: count for name, count in axis.counts if name in names}
             fixed = axis.size({**self.full, **dict.fromkeys(names, 0)})
             sizes = {fixed: dict.fromkeys(counts, 0)}

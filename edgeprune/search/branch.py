@@ -40,8 +40,8 @@ def solve_joint(
 ) -> Solution:
     """The plan of least distortion whose exact time is within the budget.
 
-    Optimal within ``gap`` where the solution says so; a good plan without a bound (a lower bound
-    of ``-inf``) where the hubs have too many combinations.
+    Optimal within ``gap``, with small parts in their pairwise form, where the solution says so; a
+    good plan without a bound (a lower bound of ``-inf``) where the hubs have too many combinations.
 
     Args:
         joint: What there is to choose from.
@@ -58,10 +58,12 @@ def solve_joint(
             return solve_joint(joint, budget_ms, gap=gap, time_limit_s=time_limit_s, process=own)
     branches = _Branches(joint, budget_ms, gap, time_limit_s, process)
     if not joint.hubs:
-        return branches.solved(joint.given(_anywhere(joint), ()))
-    if math.prod(len(levels) for levels in branches.levels.values()) <= _MOST_BRANCHES:
-        return _all(branches)
-    return _descent(branches)
+        found = branches.solved(joint.given(_anywhere(joint), ()))
+    elif math.prod(len(levels) for levels in branches.levels.values()) <= _MOST_BRANCHES:
+        found = _all(branches)
+    else:
+        found = _descent(branches)
+    return _within(branches, found)
 
 
 class _Branches:
@@ -178,6 +180,40 @@ def _moved(
             continue
         tried.add(key)
         yield plan
+
+
+def _within(branches: _Branches, found: Solution) -> Solution:
+    """The plan in terms of exact times: small parts are taken in their form around it, in turns.
+
+    Raises:
+        InfeasibleTarget: No plan was found whose exact time keeps the budget.
+    """
+    joint, limit_ms = branches.joint, time_limit_ms(branches.budget_ms)
+    if all(part.approximation is None for part in joint.parts):
+        return found
+    best = found if joint.evaluate(found.levels)[1] <= limit_ms else None
+    budget_ms, levels, fastest_ms = branches.budget_ms, found.levels, math.inf
+    for _ in range(_MOST_BUDGETS):
+        problem = drop_dominated(joint.near(levels, joint.hubs))
+        try:
+            solution = branches.solved(problem, budget_ms)
+        except InfeasibleTarget:
+            break
+        _, exact_ms = joint.evaluate(solution.levels)
+        fastest_ms = min(fastest_ms, exact_ms)
+        if exact_ms > limit_ms:
+            budget_ms -= exact_ms - _UNDER * branches.budget_ms
+        elif best is None or solution.distortion < best.distortion * (1 - branches.gap):
+            best = solution
+        else:
+            break
+        levels = solution.levels
+    if best is None:
+        raise InfeasibleTarget(
+            f"no plan was found that is as fast as {branches.budget_ms:.6g} ms: raise the target",
+            fastest_ms=fastest_ms,
+        )
+    return replace(best, gap=found.gap, lower_bound=found.lower_bound, status=found.status)
 
 
 def _start(branches: _Branches) -> Solution:

@@ -3,7 +3,7 @@
 The time of a layer depends on its inputs, its outputs and its format, and the inputs of a layer in
 a residual stream on several structures. A pairwise form of that is right on average and wrong by
 some percent for any plan. Fixing few groups, here called *hubs*, leaves parts of at most two free
-groups, and those are pairwise exactly.
+groups, and those are pairwise exactly. Small parts are taken in a pairwise form all the same.
 """
 
 from collections import Counter
@@ -28,9 +28,10 @@ class JointProblem:
     """A pairwise problem and parts beyond it.
 
     Attributes:
-        pairwise: All groups, and the times that one or two of them decide.
-        parts: Times that more groups decide.
-        average: Like ``pairwise``, with the parts in the pairwise form that is right on average.
+        pairwise: All groups, the times that one or two of them decide, and the approximations of
+            small parts.
+        parts: Times that more groups decide; those with an approximation are small.
+        average: Like ``pairwise``, with all parts in a pairwise form that is right on average.
         named: Groups whose levels are names of something and not sizes.
     """
 
@@ -47,7 +48,11 @@ class JointProblem:
     def evaluate(self, levels: Levels) -> tuple[float, float]:
         """Distortion and time in ms of a plan; the time is exact."""
         distortion, time_ms = self.pairwise.evaluate(levels)
-        return distortion, time_ms + sum(part.at(levels) for part in self.parts)
+        for part in self.parts:
+            time_ms += part.at(levels)
+            if part.approximation is not None:
+                time_ms -= part.approximation.at(levels)
+        return distortion, time_ms
 
     def take(self, kept: Sequence[npt.NDArray[Any]]) -> "JointProblem":
         """The same problem with only the alternatives ``kept[group]`` of each group."""
@@ -61,11 +66,11 @@ class JointProblem:
 
     @cached_property
     def hubs(self) -> tuple[str, ...]:
-        """Groups that leave no more than two free ones in any part when they are fixed.
+        """Groups that leave no more than two free ones in any part, but for small ones.
 
         The group in most of the parts that have too many is taken first, again and again.
         """
-        left = [set(names) for names in self._names]
+        left = [set(names) for part, names in self._named_parts if part.approximation is None]
         hubs: list[str] = []
         while large := [names for names in left if len(names) > 2]:
             counts = Counter(name for names in large for name in names)
@@ -79,9 +84,18 @@ class JointProblem:
     def given(self, plan: Levels, fixed: Collection[str]) -> Problem:
         """The problem that is left when the groups ``fixed`` have the levels of ``plan``.
 
-        Exact for any set that holds the hubs; else parts of more than two free groups are right at
-        the plan and, as good as, where up to two of them differ from it.
+        Exact, but for small parts, for any set that holds the hubs; else parts of more than two
+        free groups are right at the plan and, as good as, where up to two of them differ from it.
         """
+        return self._given(plan, fixed, False)
+
+    def near(self, plan: Levels, fixed: Collection[str] = ()) -> Problem:
+        """As `given`, with small parts in a form of that kind too, and exact at ``plan``."""
+        problem = self._given(plan, fixed, True)
+        off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
+        return replace(problem, base_ms=problem.base_ms + off_ms)
+
+    def _given(self, plan: Levels, fixed: Collection[str], small: bool) -> Problem:
         kept = [
             np.array([g.levels.index(plan[g.name])])
             if g.name in fixed
@@ -90,16 +104,14 @@ class JointProblem:
         ]
         problem = self.pairwise.take(kept)
         terms = Terms()
-        for part, names in zip(self.parts, self._names, strict=True):
+        for part, names in self._named_parts:
+            if part.approximation is not None:
+                if not small:
+                    continue
+                terms.add(part.approximation, -1.0)
             free = [name for name in names if name not in fixed]
             terms.add(self._projected(part, free, problem, plan))
         return with_terms(problem, terms)
-
-    def near(self, plan: Levels) -> Problem:
-        """The problem in a pairwise form that has the exact time at ``plan`` (see `given`)."""
-        problem = self.given(plan, ())
-        off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
-        return replace(problem, base_ms=problem.base_ms + off_ms)
 
     def _projected(self, part: Joint, free: Sequence[str], problem: Problem, plan: Levels) -> Terms:
         def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -113,12 +125,10 @@ class JointProblem:
         )
 
     @cached_property
-    def _names(self) -> list[tuple[str, ...]]:
-        """The groups of each part that have a choice, in the order of the problem."""
-        return [
-            tuple(g.name for g in self.groups if g.name in part.names and len(g.levels) > 1)
-            for part in self.parts
-        ]
+    def _named_parts(self) -> list[tuple[Joint, tuple[str, ...]]]:
+        """Each part with its groups that have a choice, in the order of the problem."""
+        groups = [group.name for group in self.groups if len(group.levels) > 1]
+        return [(part, tuple(name for name in groups if name in part.names)) for part in self.parts]
 
     @cached_property
     def _place(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ from edgeprune.atomic import atomic_path, atomic_write_json
 from edgeprune.compression.alternatives import Alternatives, offered_choices
 from edgeprune.compression.offer import Offer, make_offer
 from edgeprune.graph.choices import Choices
-from edgeprune.latency.model import LatencyModel
+from edgeprune.latency.model import FORMAT, LatencyModel
 from edgeprune.latency.profiler import profile_network
 from edgeprune.latency.store import open_table
 from edgeprune.search.joint import JointProblem, with_terms
@@ -42,7 +42,7 @@ def measure_latency(run: Run, subject: Subject, choices: Choices) -> LatencyMode
     """The latency of every plan on the device, from the table or measured now."""
     stage = run.workspace.stage(
         "latency",
-        {"model": subject.key, **_listed(choices), "device": run.fingerprint.key},
+        {"model": subject.key, **_listed(choices), "device": run.fingerprint.key, "format": FORMAT},
     )
     if not stage.done:
         table = open_table(run.fingerprint)

@@ -8,6 +8,7 @@ from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants, design_whole
 from edgeprune.latency.fit import Variant, fit_model
+from edgeprune.latency.handover import Handovers
 
 LEVELS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
 NAMES = tuple(f"block{i}" for i in range(16))
@@ -37,7 +38,7 @@ def test_a_coarse_clock_is_corrected_by_whole_times() -> None:
         *(Part(((name,), ""), "block", (Axis(0, ((name, 1),)),)) for name in NAMES),
     ]
     variants = [variant(levels, random) for levels in design_variants(OFFERED, ALIKE, 40)]
-    model = fit_model(parts, variants, Choices(OFFERED), ALIKE, FULL)
+    model = fit_model(parts, Handovers({}, {}), variants, Choices(OFFERED), ALIKE, FULL)
     plans = [{name: int(random.choice(LEVELS[1:])) for name in NAMES} for _ in range(40)]
     errors = [abs(1e3 * model.total_ms(plan) / whole_us(plan) - 1) for plan in plans]
     assert np.median(errors) < 0.006
@@ -61,7 +62,7 @@ def test_a_tiny_variant_unlike_all_others_spoils_nothing() -> None:
     measured_us[-1] *= 1.5
     none = np.zeros((31, 0))
     typical_us = np.array([500.0, 200.0, 60.0])
-    correction = fit_correction(kind_terms, typical_us, none, none, measured_us)
+    correction = fit_correction(kind_terms, typical_us, none, none, measured_us, np.zeros(31))
     corrected = sums_us + np.einsum("vkt,kt->v", kind_terms, correction.terms)
     c, a, b = correction.quadratic
     errors = np.abs((c + a * corrected + b * corrected**2) / sums_us - 1)[:-1]

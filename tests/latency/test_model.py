@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import TableError
-from edgeprune.latency.model import Joint, LatencyModel
+from edgeprune.latency.model import FORMAT, Joint, LatencyModel
 
 
 def _random_model(seed: int) -> LatencyModel:
@@ -95,6 +95,6 @@ def test_unknown_level_is_named() -> None:
 
 
 def test_another_format_is_refused() -> None:
-    text = _random_model(0).to_json().replace('"format": 1', '"format": 7')
+    text = _random_model(0).to_json().replace(f'"format": {FORMAT}', '"format": 7')
     with pytest.raises(TableError, match="format 7"):
         LatencyModel.from_json(text)

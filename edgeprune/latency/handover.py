@@ -1,0 +1,223 @@
+"""What a runtime puts between layers of different formats: conversions of values and layouts.
+
+Their time depends on both formats and on the values that are handed over, and on nothing else of
+the layers. A profile shows them as layers of their own.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.formats import DENSE, Formats
+from edgeprune.graph.choices import Choices
+from edgeprune.graph.sites import Site, sources
+from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.surface import Surface, fit_surface
+
+if TYPE_CHECKING:
+    from edgeprune.graph.network import Network
+
+Floats = npt.NDArray[np.float64]
+# Families of the two layers, and the number of dimensions of what is handed over.
+HandoverKind = tuple[str, str, int]
+
+_NOISE = 0.1
+# Weight of a change of formats in the pairwise form of a handover.
+_CHANGED = 0.1
+
+
+@dataclass(frozen=True)
+class Handover:
+    """The values that a site reads.
+
+    Attributes:
+        target: The site.
+        source: The last site before it on the way of the values; empty where none is.
+        fixed: Elements that no level changes.
+        axes: Sizes by which they are multiplied.
+        rank: Number of dimensions.
+    """
+
+    target: Site
+    source: Site | None
+    fixed: int
+    axes: tuple[Axis, ...]
+    rank: int
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The structures that decide the number of elements."""
+        return tuple(dict.fromkeys(name for axis in self.axes for name, _ in axis.counts))
+
+    def elements(self, levels: Mapping[str, int]) -> int:
+        """How many values are handed over."""
+        return self.fixed * math.prod(axis.size(levels) for axis in self.axes)
+
+    def kind(self, formats: Formats, source: Site | None) -> HandoverKind:
+        """What converts; ``source`` may be an earlier site where this one's is emptied."""
+        return _family(source, formats, -1), _family(self.target, formats, 0), self.rank
+
+
+def _family(site: Site | None, formats: Formats, place: int) -> str:
+    if site is None:
+        return DENSE.family
+    return formats.get(site.layers[place], DENSE).family
+
+
+@dataclass(frozen=True)
+class Handovers:
+    """All handovers of a network, by target, with the sites that a variant may empty.
+
+    Attributes:
+        by_target: Handovers by the target's name.
+        sides: The sizes of every site's weights; a site of which one is zero is gone.
+    """
+
+    by_target: Mapping[str, Handover]
+    sides: Mapping[str, tuple[Axis, ...]]
+
+    def source(self, handover: Handover, levels: Mapping[str, int]) -> Site | None:
+        """The last site before the target that the levels leave standing."""
+        site = handover.source
+        while site is not None and self._gone(site, levels):
+            before = self.by_target.get(site.name)
+            site = None if before is None else before.source
+        return site
+
+    def standing(self, levels: Mapping[str, int]) -> list[Handover]:
+        """The handovers whose target the levels leave standing."""
+        return [h for h in self.by_target.values() if not self._gone(h.target, levels)]
+
+    def _gone(self, site: Site, levels: Mapping[str, int]) -> bool:
+        return any(axis.size(levels) == 0 for axis in self.sides.get(site.name, ()))
+
+
+def find_handovers(
+    network: "Network", sites: Mapping[str, Site], parts: Sequence[Part]
+) -> Handovers:
+    """What every site of a network reads, and from which site.
+
+    Args:
+        network: The analysed network.
+        sites: Its sites by name.
+        parts: All parts of the network; those of sites know the sizes of their weights.
+    """
+    graph = {node.name: node for node in network.captured.module.graph.nodes}
+    source_of = sources(network.captured.module, sites.values())
+    by_target = {}
+    for name, site in sites.items():
+        (shape, *_) = network.shapes(graph[site.layers[0]].args[0].name)
+        axes = [Axis(dim.fixed, tuple(sorted(dim.per_unit))) for dim in shape]
+        by_target[name] = Handover(
+            target=site,
+            source=sites.get(source_of.get(name, "")),
+            fixed=math.prod(axis.fixed for axis in axes if not axis.counts),
+            axes=tuple(axis for axis in axes if axis.counts),
+            rank=len(axes),
+        )
+    sides = {
+        part.bucket[1]: tuple(side for weight in part.weights for side in weight.sides)
+        for part in parts
+        if part.bucket[1]
+    }
+    return Handovers(by_target, sides)
+
+
+def fit_handovers(
+    handovers: Handovers,
+    levels: Sequence[Mapping[str, int]],
+    formats: Sequence[Formats],
+    profiles: Sequence[Sequence[Mapping[str, float]]],
+) -> dict[HandoverKind, Surface]:
+    """The time of every kind of handover by the number of elements.
+
+    Args:
+        handovers: Of the network.
+        levels: Of each variant, as the others.
+        formats: Of the layers that are not dense.
+        profiles: Microseconds by target in each profile; nothing where nothing was converted.
+    """
+    samples: dict[HandoverKind, list[tuple[int, float]]] = defaultdict(list)
+    for chosen, found, times in zip(levels, formats, profiles, strict=True):
+        for handover in handovers.standing(chosen):
+            kind = handover.kind(found, handovers.source(handover, chosen))
+            elements = handover.elements(chosen)
+            samples[kind] += [(elements, us.get(handover.target.name, 0.0)) for us in times]
+    surfaces = {}
+    for kind, rows in samples.items():
+        elements, us = np.array(rows, np.float64).T
+        surfaces[kind] = fit_surface(
+            elements.astype(np.int64)[:, None], us, np.full(len(us), _NOISE), stepped=False
+        )
+    return surfaces
+
+
+def handover_us(
+    handovers: Handovers,
+    surfaces: Mapping[HandoverKind, Surface],
+    levels: Mapping[str, int],
+    formats: Formats,
+) -> float:
+    """Microseconds of all handovers of a variant."""
+    points: dict[HandoverKind, list[list[int]]] = defaultdict(list)
+    for handover in handovers.standing(levels):
+        kind = handover.kind(formats, handovers.source(handover, levels))
+        points[kind].append([handover.elements(levels)])
+    return float(sum(surfaces[kind].predict(np.array(p)).sum() for kind, p in points.items()))
+
+
+def handover_time(
+    handover: Handover,
+    surfaces: Mapping[HandoverKind, Surface],
+    names: Sequence[str],
+    choices: Choices,
+    full: Mapping[str, int],
+) -> Any:
+    """Milliseconds of a handover as a function of points (points, names)."""
+
+    def at(points: npt.NDArray[np.int64]) -> Floats:
+        result = np.zeros(len(points))
+        rows: dict[HandoverKind, list[int]] = defaultdict(list)
+        elements = np.zeros((len(points), 1), np.int64)
+        for row, (plan, kind) in enumerate(_read(handover, points, names, choices, full)):
+            rows[kind].append(row)
+            elements[row] = handover.elements(plan)
+        for kind, chosen in rows.items():
+            # A kind that no variant had is not known to take any time.
+            if kind in surfaces:
+                result[chosen] = surfaces[kind].predict(elements[chosen]) / 1e3
+        return result
+
+    return at
+
+
+def same_formats(
+    handover: Handover, names: Sequence[str], choices: Choices, full: Mapping[str, int]
+) -> Any:
+    """How much points (points, names) matter: good plans seldom change formats."""
+
+    def at(points: npt.NDArray[np.int64]) -> Floats:
+        kinds = [kind for _, kind in _read(handover, points, names, choices, full)]
+        return np.array([1.0 if kind[0] == kind[1] else _CHANGED for kind in kinds])
+
+    return at
+
+
+def _read(
+    handover: Handover,
+    points: npt.NDArray[np.int64],
+    names: Sequence[str],
+    choices: Choices,
+    full: Mapping[str, int],
+) -> Iterator[tuple[dict[str, int], HandoverKind]]:
+    """The plan at each point, with the kind of handover that it makes."""
+    sites = [site for site in (handover.source, handover.target) if site is not None]
+    for point in points.tolist():
+        plan = {**full, **dict(zip(names, point, strict=True))}
+        formats = choices.formats_of({site.name: plan[site.name] for site in sites})
+        yield plan, handover.kind(formats, handover.source)
