@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import InfeasibleTarget
 from edgeprune.latency.model import Joint
-from edgeprune.latency.projection import Terms
+from edgeprune.latency.projection import Terms, project
 from edgeprune.search import branch
 from edgeprune.search.branch import solve_joint
 from edgeprune.search.joint import JointProblem, with_terms
@@ -47,6 +48,21 @@ def joint_problems(draw: st.DrawFn) -> tuple[JointProblem, np.random.Generator]:
     parts = tuple(random_part(rng, pairwise) for _ in range(draw(st.integers(1, 3))))
     average = with_terms(pairwise, Terms(constant=4.5 * len(parts)))
     return JointProblem(pairwise, parts, average), rng
+
+
+def with_a_small_part(joint: JointProblem, rng: np.random.Generator) -> JointProblem:
+    """One more part that the search knows by its pairwise form alone."""
+    part = random_part(rng, joint.pairwise)
+    ms = {cell: 0.1 * time for cell, time in part.ms.items()}
+    part = replace(part, ms=ms)
+    names = [g.name for g in joint.groups if g.name in part.names]
+    levels = {name: joint.pairwise[name].levels for name in names}
+    terms = project(lambda points: part.over(names, points, {}), levels)
+    return replace(
+        joint,
+        pairwise=with_terms(joint.pairwise, terms),
+        parts=(*joint.parts, replace(part, approximation=terms)),
+    )
 
 
 def every_plan(joint: JointProblem) -> list[tuple[Levels, float, float]]:
@@ -124,6 +140,24 @@ def test_near_a_plan_the_form_has_its_time_and_about_that_of_plans_beside_it(
     for level in group.levels:
         beside = {**plan, group.name: level}
         assert abs(near.evaluate(beside)[1] - joint.evaluate(beside)[1]) < 1.5
+
+
+@settings(deadline=None, max_examples=25)
+@given(joint_problems())
+def test_small_parts_make_no_hubs_and_keep_the_budget_exactly(
+    case: tuple[JointProblem, np.random.Generator],
+) -> None:
+    joint, rng = case
+    small = with_a_small_part(joint, rng)
+    assert small.hubs == joint.hubs
+    plan = some_plan(small, rng)
+    assert small.near(plan).evaluate(plan)[1] == pytest.approx(small.evaluate(plan)[1], abs=1e-9)
+    budget = some_budget(small, rng)
+    try:
+        solution = solve_joint(small, budget)
+    except InfeasibleTarget:
+        return  # the form may be wrong about the only plans that fit
+    assert small.evaluate(solution.levels)[1] <= time_limit_ms(budget)
 
 
 def test_a_budget_below_every_plan_names_the_fastest() -> None:
