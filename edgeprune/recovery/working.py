@@ -15,6 +15,7 @@ from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edgeprune.formats import ALL_DENSE, Formats
+from edgeprune.graph.attention import additive_mask, attend, is_attention, plain_attention
 from edgeprune.graph.ops import argument, is_constant, op_name
 from edgeprune.graph.simulation import fake_quantise_weight, simulate
 from edgeprune.recovery.features import return_also
@@ -100,31 +101,6 @@ def set_layout(module: fx.GraphModule, memory_format: torch.memory_format) -> No
             parameter.data = parameter.data.contiguous(memory_format=memory_format)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Scaled dot-product attention whose backward pass is made of matrix products.
-
-    torch's fused kernel is made for long sequences: in bfloat16 on a CPU its backward pass takes
-    up to eight times as long as this on short ones.
-
-    Args:
-        query: ``(..., queries, features)``; ``key`` and ``value`` alike.
-        mask: Added to the scores, or None.
-        scale: Factor of the scores.
-    """
-    scores = (query * scale) @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    return torch.softmax(scores, -1) @ value
-
-
-def additive_mask(mask: Tensor, like: Tensor) -> Tensor:
-    """A boolean mask (True is visible) as numbers to add; others in the type of ``like``."""
-    if mask.dtype != torch.bool:
-        return mask.to(like.dtype)
-    zeros = torch.zeros((), dtype=like.dtype)
-    return torch.where(mask, zeros, torch.finfo(like.dtype).min)
-
-
 def _sparse_gradients(module: fx.GraphModule) -> None:
     """Let large tables get gradients of the rows that were looked up only."""
     tables = lookup_tables(module)
@@ -161,25 +137,25 @@ def _plain_attention(graph: fx.Graph) -> None:
     """Replace fused attention, except for the rarer forms: those compute in float32."""
     masks: dict[Node, Node] = {}
     for node in list(graph.nodes):
-        if op_name(node) != "scaled_dot_product_attention":
+        if not is_attention(node):
             continue
-        query, key, value = node.args[:3]
-        mask, scale = argument(node, 3, "attn_mask"), argument(node, 6, "scale")
-        rare = argument(node, 5, "is_causal", False) or argument(node, 7, "enable_gqa", False)
+        found = plain_attention(node)
         with graph.inserting_before(node):
-            if rare:
+            if found is None:
                 wide = tuple(
                     graph.call_function(torch.Tensor.float, (a,)) if _is_float(a) else a
                     for a in node.args
                 )
                 fused = graph.call_function(node.target, wide, dict(node.kwargs))
-                new = graph.call_function(torch.Tensor.type_as, (fused, query))
+                new = graph.call_function(torch.Tensor.type_as, (fused, node.args[0]))
             else:
-                if mask is not None and mask not in masks:
-                    masks[mask] = graph.call_function(additive_mask, (mask, query))
-                factor = scale or query.meta["val"].shape[-1] ** -0.5
+                mask = found.mask
+                if mask is not None:
+                    if mask not in masks:
+                        masks[mask] = graph.call_function(additive_mask, (mask, found.query))
+                    mask = masks[mask]
                 new = graph.call_function(
-                    attend, (query, key, value, masks.get(mask) if mask else None, factor)
+                    attend, (found.query, found.key, found.value, mask, found.scale)
                 )
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
