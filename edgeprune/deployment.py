@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edgeprune.atomic import atomic_path
 from edgeprune.formats import DENSE_INT8, Format, Formats
+from edgeprune.graph.folding import folded, norm_behind
 from edgeprune.graph.layers import WeightedLayer, weighted_layers
 from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
@@ -109,15 +108,10 @@ def _convolution(module: fx.GraphModule, layer: WeightedLayer, format_: Format) 
     """A convolution with the normalisation and the activation that alone read it."""
     weight, bias = _parameters(module, layer)
     stride, padding, dilation = layer.geometry(weight)
-    end, folded = layer.node, []
-    norm = next(iter(end.users))
-    if norm.target == torch.ops.aten.batch_norm.default and len(end.users) == 1:
-        scale, shift, mean, variance = (_read(module, norm.args[i]) for i in range(1, 5))
-        weight, bias = fuse_conv_bn_weights(
-            weight, bias, mean, variance, _number(norm.args[7]), scale, shift
-        )
-        end, folded = norm, [norm.name]
-    activation, node = fused_activation(end)
+    norm = norm_behind(layer.node)
+    if norm is not None:
+        weight, bias = folded(module, weight, bias, norm)
+    activation, node = fused_activation(norm or layer.node)
     convolution = SparseConvolution(
         _pack(weight, format_),
         bias.detach().numpy(),
@@ -128,7 +122,7 @@ def _convolution(module: fx.GraphModule, layer: WeightedLayer, format_: Format) 
         activation=activation,
     )
     scopes = (layer.name, *([node.name] if node is not None else []))
-    return Replacement(scopes, convolution, tuple(folded))
+    return Replacement(scopes, convolution, (norm.name,) if norm is not None else ())
 
 
 def _parameters(module: fx.GraphModule, layer: WeightedLayer) -> tuple[Tensor, Tensor]:
@@ -137,14 +131,6 @@ def _parameters(module: fx.GraphModule, layer: WeightedLayer) -> tuple[Tensor, T
     if layer.bias is None:
         return weight, torch.zeros(len(weight))
     return weight, attrgetter(layer.bias)(module).detach().float()
-
-
-def _read(module: fx.GraphModule, argument: Any) -> Any:
-    return attrgetter(str(argument.target))(module) if isinstance(argument, fx.Node) else None
-
-
-def _number(argument: Any) -> float:
-    return float(argument)
 
 
 def _pack(weight: Tensor, format_: Format) -> PackedWeight:

@@ -3,10 +3,10 @@
 import operator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgeprune.formats import Block, Formats
+from edgeprune.formats import Formats
+from edgeprune.graph.blocks import kept_blocks
 from edgeprune.graph.simulation import formatted_layers, weight_name
 
 
@@ -26,7 +26,7 @@ class Masks:
         for layer, format_ in formatted_layers(module.graph, formats).items():
             if format_.block is not None:
                 weight = operator.attrgetter(weight_name(layer))(module)
-                mask = kept_blocks(weight, format_.block)
+                mask = kept_blocks(weight, format_)
                 kept[weight] = kept[weight] * mask if weight in kept else mask
         self._kept = list(kept.items())
 
@@ -42,23 +42,3 @@ class Masks:
         """Set what is removed to zero."""
         for weight, kept in self._kept:
             weight.mul_(kept)
-
-
-def kept_blocks(weight: Tensor, block: Block) -> Tensor:
-    """1 in every block that holds anything, 0 in blocks of zeros; laid out as the weight.
-
-    Blocks at the end of a dimension that they do not divide are smaller. A product with floats is
-    many times as fast as one with booleans.
-
-    Args:
-        weight: Shape (outputs, ...), seen as a matrix of outputs by everything else.
-        block: Outputs by adjacent columns.
-    """
-    rows, depth = block
-    matrix = weight.detach().flatten(1) != 0
-    outputs, columns = matrix.shape
-    high, wide = -(-outputs // rows), -(-columns // depth)
-    padded = F.pad(matrix, (0, wide * depth - columns, 0, high * rows - outputs))
-    blocks = padded.reshape(high, rows, wide, depth).any(3).any(1)
-    kept = blocks.repeat_interleave(rows, 0).repeat_interleave(depth, 1)[:outputs, :columns]
-    return torch.empty_like(weight, requires_grad=False).copy_(kept.reshape(weight.shape))

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 from torch.fx import Node
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edgeprune.formats import ALL_DENSE, Formats
 from edgeprune.graph.attention import additive_mask, attend, is_attention, plain_attention
+from edgeprune.graph.folding import folded, norm_behind
 from edgeprune.graph.ops import argument, is_constant, op_name
 from edgeprune.graph.simulation import fake_quantise_weight, simulate
 from edgeprune.recovery.features import return_also
@@ -225,35 +225,25 @@ def _cast_once(module: fx.GraphModule) -> None:
 def _fold_batch_norm(module: fx.GraphModule, keep: set[str]) -> None:
     """Fold each BatchNorm into the convolution before it, where nothing else reads that."""
     graph = module.graph
-    for index, norm in enumerate(list(graph.nodes)):
-        if op_name(norm) != "batch_norm" or norm.op != "call_function":
+    for index, conv in enumerate(list(graph.nodes)):
+        norm = norm_behind(conv) if op_name(conv) == "conv2d" and conv.name not in keep else None
+        weight, bias = (argument(conv, place, name) for place, name in ((1, "weight"), (2, "bias")))
+        if norm is None or weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
             continue
-        conv = norm.args[0]
-        if op_name(conv) != "conv2d" or len(conv.users) > 1 or conv.name in keep:
-            continue
-        tensors = [_constant(module, a) for a in (*conv.args[1:2], argument(conv, 2, "bias"))]
-        statistics = [_constant(module, a) for a in norm.args[1:5]]
-        if tensors[0] is None or statistics[2] is None or statistics[3] is None:
-            continue
-        scale, shift, mean, variance = statistics
-        weight, bias = fuse_conv_bn_weights(
-            tensors[0], tensors[1], mean, variance, norm.args[7], scale, shift
+        values = folded(
+            module,
+            operator.attrgetter(str(weight.target))(module),
+            None if bias is None else operator.attrgetter(str(bias.target))(module),
+            norm,
         )
         with graph.inserting_before(conv):
             read = [
                 _new_buffer(module, f"folded_{index}_{name}", value)
-                for name, value in (("weight", weight), ("bias", bias))
+                for name, value in zip(("weight", "bias"), values, strict=True)
             ]
         conv.args = (conv.args[0], *read, *conv.args[3:])
         norm.replace_all_uses_with(conv)
         graph.erase_node(norm)
-
-
-def _constant(module: fx.GraphModule, node: Any) -> Any:
-    """The tensor that a node reads from the module, or None."""
-    if isinstance(node, Node) and node.op == "get_attr":
-        return operator.attrgetter(str(node.target))(module)
-    return None
 
 
 def _new_buffer(module: fx.GraphModule, name: str, value: Tensor) -> Node:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.errors import InputError
-from edgeprune.formats import DENSE_INT8, Formats, parse_format
+from edgeprune.formats import DENSE_INT8, Format, Formats, parse_format
+from edgeprune.graph.blocks import kept_blocks
 from edgeprune.graph.capture import capture
 from edgeprune.graph.simulation import simulate
 from edgeprune.kernels import pack
@@ -20,7 +21,7 @@ from edgeprune.recovery.data import Draw, TrainingData
 from edgeprune.recovery.distil import Recovered, recover
 from edgeprune.recovery.features import return_also
 from edgeprune.recovery.holdout import Holdout
-from edgeprune.recovery.masks import Masks, kept_blocks
+from edgeprune.recovery.masks import Masks
 from edgeprune.recovery.settings import resolve
 from edgeprune.recovery.trainer import Trainer
 from edgeprune.recovery.working import training_copy
@@ -54,7 +55,7 @@ def assert_zeros_stayed(
             continue
         name = str(node.args[1].target)
         weight = module.state_dict()[name]
-        kept = kept_blocks(before[name], formats[node.name].block)  # type: ignore[arg-type]
+        kept = kept_blocks(before[name], formats[node.name])
         assert 0 < int((kept == 0).sum()) < kept.numel()
         assert not weight[kept == 0].any()
         assert not torch.equal(weight, before[name])
@@ -103,11 +104,11 @@ def test_what_is_removed_has_no_gradient() -> None:
     for node in student.graph.nodes:
         if node.name in formats:
             weight = student.get_parameter(node.args[1].target)
-            block = formats[node.name].block
+            format_ = formats[node.name]
             expected = (
-                torch.ones_like(weight, dtype=torch.bool)
-                if block is None
-                else kept_blocks(weight, block) > 0
+                kept_blocks(weight, format_) > 0
+                if format_.sparse
+                else torch.ones_like(weight, dtype=torch.bool)
             )
             assert torch.equal(weight.grad != 0, expected)
 
@@ -133,20 +134,26 @@ def test_gradients_are_masked_before_their_norm_is_clipped() -> None:
 
 
 def test_a_block_goes_only_if_all_of_it_is_zero() -> None:
-    weight = torch.ones(6, 5)
-    weight[:4, :2] = 0.0  # a whole block of 4x2
-    weight[1:4, 2:4] = 0.0  # of another something is left
-    weight[4:, 4:] = 0.0  # the corner's smaller block
-    expected = torch.ones(6, 5)
-    expected[:4, :2] = expected[4:, 4:] = 0.0
-    assert torch.equal(kept_blocks(weight, (4, 2)), expected)
+    weight = torch.ones(32, 10)
+    weight[:16, :4] = 0.0  # a whole block of 16x4
+    weight[1:16, 4:8] = 0.0  # of another something is left
+    weight[16:, 8:] = 0.0  # the corner's narrower block
+    expected = torch.ones(32, 10)
+    expected[:16, :4] = expected[16:, 8:] = 0.0
+    assert torch.equal(kept_blocks(weight, Format("int8", (16, 4), 0.5)), expected)
+
+
+def test_blocks_are_as_the_outputs_allow() -> None:
+    weight = torch.ones(6, 2)
+    weight[:2] = 0.0  # a block of 4x1 does not divide six outputs
+    assert torch.equal(kept_blocks(weight, Format("f32", (4, 1), 0.5)), weight)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_blocks_of_a_convolution_lie_in_its_matrix(layout: torch.memory_format) -> None:
-    weight = torch.ones(4, 3, 2, 2)
+    weight = torch.ones(16, 3, 2, 2)
     weight.flatten(1)[:, 4:8] = 0.0
-    kept = kept_blocks(weight.contiguous(memory_format=layout), (4, 4))
+    kept = kept_blocks(weight.contiguous(memory_format=layout), Format("int8", (16, 4), 0.5))
     assert torch.equal(kept, weight) and kept.is_contiguous(memory_format=layout)
 
 
