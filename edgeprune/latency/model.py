@@ -64,6 +64,28 @@ class Joint:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """A site that hands on what an earlier one makes when its own layers are emptied.
+
+    Attributes:
+        source: The site before; empty where there is none.
+        sides: Sizes of its weights, each a fixed part and the channels of each unit.
+        families: The family of formats of each of its options.
+    """
+
+    source: str
+    sides: Axes
+    families: tuple[str, ...]
+
+    def gone(self, levels: Mapping[str, int]) -> bool:
+        """Whether a side of its weights is empty."""
+        return any(
+            fixed + sum(count * levels[name] for name, count in counts.items()) == 0
+            for fixed, counts in self.sides
+        )
+
+
+@dataclass(frozen=True)
 class LatencyModel:
     """Times of a network's parts on one device, in milliseconds.
 
@@ -83,6 +105,7 @@ class LatencyModel:
         approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts, but for
             small ones.
         measured_dense_ms: Time of the dense model as measured, where it was.
+        bypasses: By site, in the order of execution.
     """
 
     base_ms: float
@@ -94,6 +117,7 @@ class LatencyModel:
     joint: tuple[Joint, ...] = ()
     approximation: tuple[float, Unary, Pairs] = (0.0, {}, {})
     measured_dense_ms: float | None = None
+    bypasses: dict[str, Bypass] = field(default_factory=dict)
 
     def sum_ms(self, levels: Mapping[str, int]) -> float:
         """Sum of base, unary and pair times; structures left out are dense.
@@ -105,8 +129,11 @@ class LatencyModel:
         return _add_up(Terms(self.base_ms, self.unary_ms, self.pair_ms), chosen)
 
     def exact_sum_ms(self, levels: Mapping[str, int]) -> float:
-        """Like ``sum_ms``, with the parts that more than two structures decide exact."""
-        chosen = {**self.full, **levels}
+        """Like ``sum_ms``, with the parts that more than two structures decide exact.
+
+        The format of an emptied layer makes no difference.
+        """
+        chosen = self._bypassed({**self.full, **levels})
         total = self.sum_ms(chosen)
         if not self.joint:
             return total
@@ -116,6 +143,16 @@ class LatencyModel:
             if part.approximation is not None:
                 total -= part.approximation.at(chosen)
         return total
+
+    def _bypassed(self, levels: dict[str, int]) -> dict[str, int]:
+        """The levels with emptied sites in the formats of those whose values they hand on."""
+        for name, bypass in self.bypasses.items():
+            if bypass.gone(levels):
+                before = self.bypasses.get(bypass.source)
+                family = before.families[levels[bypass.source]] if before else bypass.families[0]
+                known = family in bypass.families
+                levels[name] = bypass.families.index(family) if known else 0
+        return levels
 
     def total_ms(self, levels: Mapping[str, int]) -> float:
         """Time of the whole model at ``levels``."""
@@ -214,6 +251,9 @@ class LatencyModel:
                 "correction": list(self.correction),
                 "figures": self.figures,
                 "measured_dense_ms": self.measured_dense_ms,
+                "bypasses": [
+                    [name, b.source, b.sides, b.families] for name, b in self.bypasses.items()
+                ],
             }
         )
 
@@ -238,9 +278,13 @@ class LatencyModel:
             full=fields["full"],
             correction=(c, a, b),
             figures=fields["figures"],
+            bypasses={
+                name: Bypass(source, _axes(sides), tuple(families))
+                for name, source, sides, families in fields["bypasses"]
+            },
             joint=tuple(
                 Joint(
-                    tuple((fixed, counts) for fixed, counts in part["axes"]),
+                    _axes(part["axes"]),
                     {tuple(sizes): ms for *sizes, ms in part["cells"]},
                     _terms_from_json(part["approximation"]) if part["approximation"] else None,
                 )
@@ -249,6 +293,10 @@ class LatencyModel:
             approximation=(approximation.constant, approximation.unary, approximation.pairs),
             measured_dense_ms=fields["measured_dense_ms"],
         )
+
+
+def _axes(pairs: Sequence[Any]) -> Axes:
+    return tuple((fixed, counts) for fixed, counts in pairs)
 
 
 def _add_up(terms: Terms, levels: Mapping[str, int]) -> float:

@@ -34,7 +34,7 @@ class Terms:
     constant: float = 0.0
     unary: dict[str, dict[int, float]] = field(default_factory=dict)
     pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = field(default_factory=dict)
-    error: float = 0.0
+    error: float = field(default=0.0, compare=False)
 
     def at(self, levels: Mapping[str, int]) -> float:
         """The sum at ``levels``; KeyError of a level without a term."""

@@ -13,7 +13,7 @@ from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.correction import CorrectedSurface
 from edgeprune.latency.handover import Handover, HandoverKind, handover_time, same_formats
-from edgeprune.latency.model import Joint, LatencyModel
+from edgeprune.latency.model import Bypass, Joint, LatencyModel
 from edgeprune.latency.projection import Terms, project
 from edgeprune.latency.surface import Surface
 
@@ -33,6 +33,7 @@ class Tabulation:
         self._sum = Terms(unary={name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()})
         self._approximated = Terms()
         self._joint: list[Joint] = []
+        self._bypasses: dict[str, Bypass] = {}
         # Parts of one kind differ in nothing but the names of their structures and sites.
         self._known: dict[Any, Terms] = {}
 
@@ -72,6 +73,16 @@ class Tabulation:
             joint = self._exact(handover.axes, names, time_ms)
             self._joint.append(replace(joint, approximation=terms))
 
+    def add_bypass(self, handover: Handover, sides: Sequence[Axis]) -> None:
+        """Let the format of a site make no difference where a side of its weights is empty."""
+        site = handover.target.name
+        if site in self.choices.options:
+            self._bypasses[site] = Bypass(
+                handover.source.name if handover.source is not None else "",
+                tuple((side.fixed, dict(side.counts)) for side in sides),
+                tuple(option[0].family for option in self.choices.options[site]),
+            )
+
     def add_emptied(self, name: str, us: float) -> None:
         """Add what emptying a structure leaves behind elsewhere."""
         self._sum.unary[name][0] += float(us) / 1e3
@@ -91,6 +102,7 @@ class Tabulation:
             full=dict(self.full),
             correction=correction,
             joint=tuple(self._joint),
+            bypasses=self._bypasses,
             approximation=(approximated.constant, approximated.unary, approximated.pairs),
         )
 
