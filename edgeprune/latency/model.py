@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -48,6 +48,15 @@ class Joint:
             for fixed, counts in self.axes
         )
         return self.ms[tuple(sizes)]
+
+    def least(self, free: Collection[str]) -> "Joint":
+        """The least time over all sizes that other structures than ``free`` have a part in."""
+        kept = [place for place, (_, counts) in enumerate(self.axes) if set(counts) <= set(free)]
+        ms: dict[tuple[int, ...], float] = {}
+        for sizes, time in self.ms.items():
+            key = tuple(sizes[place] for place in kept)
+            ms[key] = min(time, ms.get(key, time))
+        return Joint(tuple(self.axes[place] for place in kept), ms)
 
     def over(
         self, free: Sequence[str], points: npt.NDArray[np.int64], levels: Mapping[str, int]

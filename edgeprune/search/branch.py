@@ -41,7 +41,7 @@ def solve_joint(
     """The plan of least distortion whose exact time is within the budget.
 
     Optimal within ``gap``, with small parts in their pairwise form, where the solution says so; a
-    good plan without a bound (a lower bound of ``-inf``) where the hubs have too many combinations.
+    good plan with a loose bound where the hubs have too many combinations.
 
     Args:
         joint: What there is to choose from.
@@ -161,7 +161,9 @@ def _descent(branches: _Branches) -> Solution:
                 break
         else:
             break
-    return replace(best, gap=math.inf, lower_bound=-math.inf, status="feasible")
+    lower, _ = branches.bound(drop_dominated(branches.joint.relaxed))
+    left = relative_gap(best.distortion, min(lower, best.distortion))
+    return replace(best, gap=left, lower_bound=lower, status="feasible")
 
 
 def _moved(

@@ -95,6 +95,18 @@ class JointProblem:
         off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
         return replace(problem, base_ms=problem.base_ms + off_ms)
 
+    @cached_property
+    def relaxed(self) -> Problem:
+        """The problem with the least times that the hubs allow, so that it bounds this one."""
+        terms = Terms()
+        anywhere = {group.name: group.levels[0] for group in self.groups}
+        for part, names in self._named_parts:
+            if part.approximation is None:
+                free = [name for name in names if name not in self.hubs]
+                least = part.least({*free, *(part.names - set(names))})
+                terms.add(self._projected(least, free, self.pairwise, anywhere))
+        return with_terms(self.pairwise, terms)
+
     def _given(self, plan: Levels, fixed: Collection[str], small: bool) -> Problem:
         kept = [
             np.array([g.levels.index(plan[g.name])])

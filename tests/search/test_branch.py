@@ -112,6 +112,9 @@ def test_moving_hubs_one_at_a_time_keeps_the_budget(
     lost, ms = joint.evaluate(solution.levels)
     assert ms <= time_limit_ms(budget) + 1e-9
     assert lost == pytest.approx(solution.distortion)
+    best = min(lost for _, lost, ms in every_plan(joint) if ms <= time_limit_ms(budget))
+    assert solution.lower_bound <= best + 1e-9
+    assert 0 <= solution.gap < math.inf or lost == 0
 
 
 @settings(deadline=None, max_examples=30)
