@@ -171,7 +171,7 @@ def _int8_by_row(x: Tensor) -> Tensor:
 
 def _byte_by_tensor(x: Tensor) -> Tensor:
     values = x.float()
-    low, high = torch.aminmax(values)
+    low, high = torch.aminmax(_as_stored(values))
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = _usable((high - low) / _BYTE_STEPS)
     # A number of Python, for a clamp by tensors takes three times as long.
@@ -187,6 +187,11 @@ def _bfloat16(x: Tensor) -> Tensor:
 def _largest(values: Tensor, dims: tuple[int, ...]) -> Tensor:
     """The greatest absolute value; two readings take half as long as writing all of them."""
     return torch.maximum(values.amax(dims, keepdim=True), -values.amin(dims, keepdim=True))
+
+
+def _as_stored(values: Tensor) -> Tensor:
+    """The dimensions in the order of memory; a reduction over others copies them first."""
+    return values.permute(sorted(range(values.dim()), key=lambda d: -values.stride(d)))
 
 
 def _usable(scale: Tensor) -> Tensor:
