@@ -13,7 +13,7 @@ class Attention:
     """The parts of a fused attention without causal mask, dropout or grouped queries.
 
     Attributes:
-        query: Node of shape (batch, heads, queries, features); ``key`` and ``value`` alike.
+        query: Node of shape (..., queries, features); ``key`` and ``value`` alike.
         mask: Node that broadcasts to the scores, or None.
         scale: Factor of the scores.
     """
@@ -38,12 +38,13 @@ def plain_attention(node: fx.Node) -> Attention | None:
         or argument(node, 4, "dropout_p", 0.0)
     )
     query, key, value = node.args[:3]
-    shape = getattr(query.meta.get("val"), "shape", None)  # type: ignore[union-attr]
-    if rare or shape is None or len(shape) != 4:
+    assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
+    scale, shape = argument(node, 6, "scale"), getattr(query.meta.get("val"), "shape", None)
+    if scale is None and shape is not None:
+        scale = float(shape[-1]) ** -0.5
+    if rare or scale is None:
         return None
-    scale = argument(node, 6, "scale")
-    factor = float(shape[-1]) ** -0.5 if scale is None else float(scale)
-    return Attention(query, key, value, argument(node, 3, "attn_mask"), factor)  # type: ignore[arg-type]
+    return Attention(query, key, value, argument(node, 3, "attn_mask"), float(scale))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -57,7 +58,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     zeros: such rows belong to padding, which nothing reads.
 
     Args:
-        query: (batch, heads, queries, features); ``key`` and ``value`` alike.
+        query: (..., queries, features); ``key`` and ``value`` alike.
         mask: True is visible, or numbers to add; broadcast to the scores.
         scale: Factor of the scores.
     """

@@ -13,6 +13,10 @@ from edgeprune.graph.ops import op_name
 _VIEWS = frozenset({"view", "reshape", "transpose", "permute", "unflatten", "contiguous", "alias"})
 
 
+# Batch, heads, positions, features: what runtimes fuse.
+_DIMENSIONS = 4
+
+
 @torch.no_grad()
 def with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
     """A copy whose attention is computed by ``attend``, but for its rarer forms.
@@ -24,7 +28,7 @@ def with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
     scaled = fx.GraphModule(module, graph)
     for node in graph.nodes:
         found = plain_attention(node) if is_attention(node) else None
-        if found is None:
+        if found is None or len(found.query.meta["val"].shape) != _DIMENSIONS:
             continue
         factor, layer = found.scale, _source(found.query)
         if layer is not None:

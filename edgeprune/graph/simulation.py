@@ -191,7 +191,8 @@ def _largest(values: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 def _as_stored(values: Tensor) -> Tensor:
     """The dimensions in the order of memory; a reduction over others copies them first."""
-    return values.permute(sorted(range(values.dim()), key=lambda d: -values.stride(d)))
+    strides = values.stride()
+    return values.permute(sorted(range(values.dim()), key=lambda d: -strides[d]))
 
 
 def _usable(scale: Tensor) -> Tensor:

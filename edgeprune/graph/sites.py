@@ -1,5 +1,6 @@
 """Sites: the layers of a graph whose format can be chosen, grouped as one kernel call runs them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,10 +118,24 @@ def find_sites(module: fx.GraphModule) -> dict[str, Site]:
     return {site.name: site for site in sites}
 
 
-def sources(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, str]:
-    """By site the one whose output it reads, maybe through layers without weights.
+@dataclass(frozen=True)
+class Source:
+    """Where the values that a site reads come from.
 
-    Of several the one that is computed last: an addition reads its shortcut first.
+    Attributes:
+        site: The last site before it; empty where another layer or none at all stands there.
+        joined: Whether values of several layers come together.
+    """
+
+    site: str
+    joined: bool
+
+
+def sources(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, Source]:
+    """By site where the values come from that it reads, maybe through layers without weights.
+
+    Of several layers it is the one with the most values, for others only scale them (squeeze and
+    excitation); of equal ones the one that is computed last.
     """
     site_of = {layer: site.name for site in sites for layer in site.layers}
     order = {node: place for place, node in enumerate(module.graph.nodes)}
@@ -128,9 +143,15 @@ def sources(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, str]:
     found = {}
     for site in sites:
         before = _layers_before(layers[site.layers[0]].node, layers)
-        if before and (last := max(before, key=order.__getitem__).name) in site_of:
-            found[site.name] = site_of[last]
+        last = max(before, key=lambda node: (_values(node), order[node]), default=None)
+        name = site_of.get(last.name, "") if last is not None else ""
+        found[site.name] = Source(name, len(before) > 1)
     return found
+
+
+def _values(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return math.prod(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else 0
 
 
 def _layers_before(node: fx.Node, layers: Mapping[str, WeightedLayer]) -> list[fx.Node]:
@@ -145,6 +166,21 @@ def _layers_before(node: fx.Node, layers: Mapping[str, WeightedLayer]) -> list[f
             found.append(before)
         else:
             waiting += before.all_input_nodes
+    return found
+
+
+def readers(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, str]:
+    """By node the first site that reads it, maybe through layers without weights."""
+    site_of = {layer: site.name for site in sites for layer in site.layers}
+    layers = weighted_layers(module)
+    found: dict[str, str] = {}
+    for node in reversed(module.graph.nodes):
+        for user in node.users:
+            if user.name in site_of:
+                found[node.name] = site_of[user.name]
+                break
+            if user.name in found and user.name not in layers:
+                found[node.name] = found[user.name]
     return found
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import DENSE, Format, Formats
+from edgeprune.graph.sites import readers
 from edgeprune.latency.signature import Bucket, bucket_class
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 Layer = Mapping[str, Any]
 
 _NAME = re.compile(r"/([^/,]+)(?=/)")
-# What quantisation puts in front of a layer bears the layer's name.
-_QUANTISES = "/fq_"
+# Between two layers a conversion bears the names of both; what quantises the values that a layer
+# reads or makes bears the layer's.
+_BETWEEN = re.compile(r"_/([^/,]+)/[^,]*$")
+_QUANTISED_INPUT, _QUANTISED_OUTPUT = "/fq_input", "/fq_output"
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Attribution:
         self._graph = {node.name: node for node in network.captured.module.graph.nodes}
         self._sites = sites or {}
         self._site_of = {layer: s.name for s in self._sites.values() for layer in s.layers}
+        self._reader_of = readers(network.captured.module, self._sites.values())
         self._bucket_of: dict[str, Bucket] = {}
         for layer in dense_layers:
             nodes = self._sources(layer)
@@ -142,12 +146,20 @@ class Attribution:
         return dict(result)
 
     def _converts_for(self, layer: Layer) -> str | None:
-        """The site for which a layer that the runtime made itself converts."""
-        own = _QUANTISES not in layer["name"] and any(
-            token in self._graph for name in layer["original"] for token in _NAME.findall(name)
-        )
-        tokens = [token for token in _NAME.findall(layer["name"]) if token in self._graph]
-        return None if own or not tokens else self._site_of.get(tokens[-1])
+        """The site for which a layer converts that the runtime made and that does nothing else."""
+        name = layer["name"]
+        made = [token for other in layer["original"] for token in _NAME.findall(other)[:1]]
+        tokens = [token for token in _NAME.findall(name)[:1] if token in self._graph]
+        if any(token in self._graph and [token] != tokens for token in made):
+            return None  # an operator of the network, to which something was fused
+        if tokens and _QUANTISED_INPUT in name:
+            return self._site_of.get(tokens[0])
+        if tokens and _QUANTISED_OUTPUT in name:
+            return self._reader_of.get(tokens[0])
+        between = _BETWEEN.search(name)
+        if made or between is None:
+            return None
+        return self._site_of.get(between.group(1))
 
     def _axes(self, bucket: Bucket) -> tuple[Axis, ...]:
         """The different sizes in a bucket that its structures decide, at most one a direction."""
@@ -191,7 +203,10 @@ class Attribution:
 
     def _bucket(self, layer: Layer, last: Bucket) -> Bucket:
         """The bucket of the node that names the layer, else of a source, else of its elder."""
-        for name in (layer["name"], *layer["original"]):
+        names = [layer["name"], *layer["original"]]
+        if _QUANTISED_INPUT in layer["name"]:
+            names.append(names.pop(0))  # it was fused to what stands in front of its layer
+        for name in names:
             for token in _NAME.findall(name):
                 if token in self._bucket_of:
                     return self._bucket_of[token]

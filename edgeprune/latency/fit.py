@@ -117,9 +117,7 @@ def fit_model(
     tabulation = Tabulation(choices, full)
     for part in parts:
         tabulation.add(part, {f: s for (kind, f), s in corrected.items() if kind == part.kind})
-    for handover in handovers.by_target.values():
-        tabulation.add_handover(handover, converting)
-        tabulation.add_bypass(handover, handovers.sides.get(handover.target.name, ()))
+    tabulation.add_handovers(handovers, converting)
     for name, levels in offered.items():
         if 0 in levels:
             tabulation.add_emptied(name, correction.emptied_us[groups.index(alike[name])])

@@ -6,15 +6,14 @@ the layers. A profile shows them as layers of their own.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.formats import DENSE, Formats
-from edgeprune.graph.choices import Choices
 from edgeprune.graph.sites import Site, sources
 from edgeprune.latency.attribution import Axis, Part
 from edgeprune.latency.surface import Surface, fit_surface
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
     from edgeprune.graph.network import Network
 
 Floats = npt.NDArray[np.float64]
-# Families of the two layers, and the number of dimensions of what is handed over.
-HandoverKind = tuple[str, str, int]
+# Families of the two layers, the number of dimensions of what is handed over, and whether values
+# of other layers are added in between.
+HandoverKind = tuple[str, str, int, bool]
 
 _NOISE = 0.1
-# Weight of a change of formats in the pairwise form of a handover.
-_CHANGED = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Handover:
         fixed: Elements that no level changes.
         axes: Sizes by which they are multiplied.
         rank: Number of dimensions.
+        joined: Whether several layers' values come together in them.
     """
 
     target: Site
@@ -48,11 +47,7 @@ class Handover:
     fixed: int
     axes: tuple[Axis, ...]
     rank: int
-
-    @property
-    def structures(self) -> tuple[str, ...]:
-        """The structures that decide the number of elements."""
-        return tuple(dict.fromkeys(name for axis in self.axes for name, _ in axis.counts))
+    joined: bool
 
     def elements(self, levels: Mapping[str, int]) -> int:
         """How many values are handed over."""
@@ -60,7 +55,8 @@ class Handover:
 
     def kind(self, formats: Formats, source: Site | None) -> HandoverKind:
         """What converts; ``source`` may be an earlier site where this one's is emptied."""
-        return _family(source, formats, -1), _family(self.target, formats, 0), self.rank
+        families = _family(source, formats, -1), _family(self.target, formats, 0)
+        return *families, self.rank, self.joined
 
 
 def _family(site: Site | None, formats: Formats, place: int) -> str:
@@ -115,10 +111,11 @@ def find_handovers(
         axes = [Axis(dim.fixed, tuple(sorted(dim.per_unit))) for dim in shape]
         by_target[name] = Handover(
             target=site,
-            source=sites.get(source_of.get(name, "")),
+            source=sites.get(source_of[name].site),
             fixed=math.prod(axis.fixed for axis in axes if not axis.counts),
             axes=tuple(axis for axis in axes if axis.counts),
             rank=len(axes),
+            joined=source_of[name].joined,
         )
     sides = {
         part.bucket[1]: tuple(side for weight in part.weights for side in weight.sides)
@@ -164,60 +161,25 @@ def handover_us(
     formats: Formats,
 ) -> float:
     """Microseconds of all handovers of a variant."""
-    points: dict[HandoverKind, list[list[int]]] = defaultdict(list)
+    points: dict[HandoverKind, list[int]] = defaultdict(list)
     for handover in handovers.standing(levels):
         kind = handover.kind(formats, handovers.source(handover, levels))
-        points[kind].append([handover.elements(levels)])
-    return float(sum(surfaces[kind].predict(np.array(p)).sum() for kind, p in points.items()))
+        points[kind].append(handover.elements(levels))
+    return float(sum(predict_us(surfaces, kind, p).sum() for kind, p in points.items()))
 
 
-def handover_time(
-    handover: Handover,
-    surfaces: Mapping[HandoverKind, Surface],
-    names: Sequence[str],
-    choices: Choices,
-    full: Mapping[str, int],
-) -> Any:
-    """Milliseconds of a handover as a function of points (points, names)."""
+def predict_us(
+    surfaces: Mapping[HandoverKind, Surface], kind: HandoverKind, elements: Sequence[int]
+) -> Floats:
+    """Microseconds of a kind of handover at numbers of elements.
 
-    def at(points: npt.NDArray[np.int64]) -> Floats:
-        result = np.zeros(len(points))
-        rows: dict[HandoverKind, list[int]] = defaultdict(list)
-        elements = np.zeros((len(points), 1), np.int64)
-        for row, (plan, kind) in enumerate(_read(handover, points, names, choices, full)):
-            rows[kind].append(row)
-            elements[row] = handover.elements(plan)
-        for kind, chosen in rows.items():
-            # A kind that no variant had is not known to take any time.
-            if kind in surfaces:
-                result[chosen] = surfaces[kind].predict(elements[chosen]) / 1e3
-        return result
-
-    return at
-
-
-def same_formats(
-    handover: Handover, names: Sequence[str], choices: Choices, full: Mapping[str, int]
-) -> Any:
-    """How much points (points, names) matter: good plans seldom change formats."""
-
-    def at(points: npt.NDArray[np.int64]) -> Floats:
-        kinds = [kind for _, kind in _read(handover, points, names, choices, full)]
-        return np.array([1.0 if kind[0] == kind[1] else _CHANGED for kind in kinds])
-
-    return at
-
-
-def _read(
-    handover: Handover,
-    points: npt.NDArray[np.int64],
-    names: Sequence[str],
-    choices: Choices,
-    full: Mapping[str, int],
-) -> Iterator[tuple[dict[str, int], HandoverKind]]:
-    """The plan at each point, with the kind of handover that it makes."""
-    sites = [site for site in (handover.source, handover.target) if site is not None]
-    for point in points.tolist():
-        plan = {**full, **dict(zip(names, point, strict=True))}
-        formats = choices.formats_of({site.name: plan[site.name] for site in sites})
-        yield plan, handover.kind(formats, handover.source)
+    A kind that no variant had takes as long as the dearest one to the same format, lest a search
+    be drawn to what was never measured.
+    """
+    points = np.array(elements, np.int64)[:, None]
+    if kind in surfaces:
+        return surfaces[kind].predict(points)
+    alike = [surface for known, surface in surfaces.items() if known[1:3] == kind[1:3]]
+    if not alike or kind[0] == kind[1]:
+        return np.zeros(len(points))
+    return np.asarray(np.max([surface.predict(points) for surface in alike], axis=0))

@@ -11,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import TableError
+from edgeprune.latency.conversions import Axes, Conversion, Conversions, SiteFormats, size
 from edgeprune.latency.projection import Terms
 
-FORMAT = 2
+FORMAT = 3
 
 Unary = dict[str, dict[int, float]]
 Pairs = dict[tuple[str, str], dict[tuple[int, int], float]]
-
-
-Axes = tuple[tuple[int, dict[str, int]], ...]
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,10 @@ class Joint:
     Attributes:
         axes: Per size that decides the time, its fixed part and the channels of each unit.
         ms: Time by the sizes.
-        approximation: For a part so small that a search takes it in its pairwise form, that form.
     """
 
     axes: Axes
     ms: dict[tuple[int, ...], float]
-    approximation: Terms | None = None
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -43,11 +39,7 @@ class Joint:
 
     def at(self, levels: Mapping[str, int]) -> float:
         """The time at ``levels``."""
-        sizes = (
-            fixed + sum(count * levels[name] for name, count in counts.items())
-            for fixed, counts in self.axes
-        )
-        return self.ms[tuple(sizes)]
+        return self.ms[tuple(size(fixed, counts, levels) for fixed, counts in self.axes)]
 
     def least(self, free: Collection[str]) -> "Joint":
         """The least time over all sizes that other structures than ``free`` have a part in."""
@@ -64,34 +56,9 @@ class Joint:
         """The times at points, shape (points, free), of ``free`` names; others as in ``levels``."""
         fixed = {name: 0 if name in free else levels[name] for name in self.names}
         slopes = [[counts.get(name, 0) for name in free] for _, counts in self.axes]
-        rest = [
-            size + sum(count * fixed[name] for name, count in counts.items())
-            for size, counts in self.axes
-        ]
+        rest = [size(start, counts, fixed) for start, counts in self.axes]
         sizes = points @ np.array(slopes, np.int64).reshape(len(self.axes), len(free)).T + rest
         return np.array([self.ms[tuple(row)] for row in sizes.tolist()])
-
-
-@dataclass(frozen=True)
-class Bypass:
-    """A site that hands on what an earlier one makes when its own layers are emptied.
-
-    Attributes:
-        source: The site before; empty where there is none.
-        sides: Sizes of its weights, each a fixed part and the channels of each unit.
-        families: The family of formats of each of its options.
-    """
-
-    source: str
-    sides: Axes
-    families: tuple[str, ...]
-
-    def gone(self, levels: Mapping[str, int]) -> bool:
-        """Whether a side of its weights is empty."""
-        return any(
-            fixed + sum(count * levels[name] for name, count in counts.items()) == 0
-            for fixed, counts in self.sides
-        )
 
 
 @dataclass(frozen=True)
@@ -111,10 +78,9 @@ class LatencyModel:
         correction: ``(c, a, b)`` of ``total = c + a * sum + b * sum**2``.
         figures: How well the model explains the variants it was fitted to.
         joint: Parts that more than two structures decide.
-        approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts, but for
-            small ones.
+        approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts.
         measured_dense_ms: Time of the dense model as measured, where it was.
-        bypasses: By site, in the order of execution.
+        conversions: Between formats; the sums hold their average form.
     """
 
     base_ms: float
@@ -126,7 +92,7 @@ class LatencyModel:
     joint: tuple[Joint, ...] = ()
     approximation: tuple[float, Unary, Pairs] = (0.0, {}, {})
     measured_dense_ms: float | None = None
-    bypasses: dict[str, Bypass] = field(default_factory=dict)
+    conversions: Conversions = field(default_factory=lambda: Conversions({}, ()))
 
     def sum_ms(self, levels: Mapping[str, int]) -> float:
         """Sum of base, unary and pair times; structures left out are dense.
@@ -138,30 +104,14 @@ class LatencyModel:
         return _add_up(Terms(self.base_ms, self.unary_ms, self.pair_ms), chosen)
 
     def exact_sum_ms(self, levels: Mapping[str, int]) -> float:
-        """Like ``sum_ms``, with the parts that more than two structures decide exact.
-
-        The format of an emptied layer makes no difference.
-        """
-        chosen = self._bypassed({**self.full, **levels})
+        """Like ``sum_ms``, with the parts that more than two structures decide exact."""
+        chosen = {**self.full, **levels}
         total = self.sum_ms(chosen)
-        if not self.joint:
+        if not self.joint and not self.conversions.parts:
             return total
         total -= _add_up(self.approximated, chosen)
-        for part in self.joint:
-            total += part.at(chosen)
-            if part.approximation is not None:
-                total -= part.approximation.at(chosen)
-        return total
-
-    def _bypassed(self, levels: dict[str, int]) -> dict[str, int]:
-        """The levels with emptied sites in the formats of those whose values they hand on."""
-        for name, bypass in self.bypasses.items():
-            if bypass.gone(levels):
-                before = self.bypasses.get(bypass.source)
-                family = before.families[levels[bypass.source]] if before else bypass.families[0]
-                known = family in bypass.families
-                levels[name] = bypass.families.index(family) if known else 0
-        return levels
+        total += self.conversions.total_ms(chosen) - self.conversions.average.at(chosen)
+        return total + sum(part.at(chosen) for part in self.joint)
 
     def total_ms(self, levels: Mapping[str, int]) -> float:
         """Time of the whole model at ``levels``."""
@@ -185,14 +135,14 @@ class LatencyModel:
 
     @cached_property
     def terms(self) -> Terms:
-        """``sum_ms`` without the approximation of the joint parts that are not small."""
+        """``sum_ms`` without the approximation of the joint parts."""
         terms = Terms(self.base_ms, self.unary_ms, self.pair_ms).copy()
         terms.add(self.approximated, -1.0)
         return terms
 
     @property
     def approximated(self) -> Terms:
-        """The approximation of the joint parts that are not small in ``sum_ms``."""
+        """The approximation of the joint parts in ``sum_ms``."""
         return Terms(*self.approximation)
 
     @cached_property
@@ -214,7 +164,7 @@ class LatencyModel:
     @cached_property
     def prunable_share(self) -> float:
         """Share of the dense model's time in layers whose size some structure decides."""
-        never = self.base_ms - self.approximation[0]
+        never = self.base_ms - self.approximation[0] - self.conversions.average.constant
         return 1.0 - never / self.exact_sum_ms({})
 
     @cached_property
@@ -249,19 +199,26 @@ class LatencyModel:
                 "terms": _terms_to_json(Terms(self.base_ms, self.unary_ms, self.pair_ms)),
                 "approximation": _terms_to_json(self.approximated),
                 "joint": [
-                    {
-                        "axes": part.axes,
-                        "cells": [[*sizes, ms] for sizes, ms in part.ms.items()],
-                        "approximation": _terms_to_json(part.approximation),
-                    }
+                    {"axes": part.axes, "cells": [[*sizes, ms] for sizes, ms in part.ms.items()]}
                     for part in self.joint
                 ],
                 "full": self.full,
                 "correction": list(self.correction),
                 "figures": self.figures,
                 "measured_dense_ms": self.measured_dense_ms,
-                "bypasses": [
-                    [name, b.source, b.sides, b.families] for name, b in self.bypasses.items()
+                "sites": [
+                    [name, site.source, site.sides, site.families]
+                    for name, site in self.conversions.sites.items()
+                ],
+                "conversions": [
+                    {
+                        "target": part.target,
+                        "fixed": part.fixed,
+                        "axes": part.axes,
+                        "cells": [[*key, ms] for key, ms in part.ms.items()],
+                        "average": _terms_to_json(part.average),
+                    }
+                    for part in self.conversions.parts
                 ],
             }
         )
@@ -287,15 +244,11 @@ class LatencyModel:
             full=fields["full"],
             correction=(c, a, b),
             figures=fields["figures"],
-            bypasses={
-                name: Bypass(source, _axes(sides), tuple(families))
-                for name, source, sides, families in fields["bypasses"]
-            },
+            conversions=_conversions_from_json(fields),
             joint=tuple(
                 Joint(
                     _axes(part["axes"]),
                     {tuple(sizes): ms for *sizes, ms in part["cells"]},
-                    _terms_from_json(part["approximation"]) if part["approximation"] else None,
                 )
                 for part in fields["joint"]
             ),
@@ -317,9 +270,25 @@ def _add_up(terms: Terms, levels: Mapping[str, int]) -> float:
         ) from error
 
 
-def _terms_to_json(terms: Terms | None) -> dict[str, Any] | None:
-    if terms is None:
-        return None
+def _conversions_from_json(fields: Mapping[str, Any]) -> Conversions:
+    sites = {
+        name: SiteFormats(source, _axes(sides), tuple(families))
+        for name, source, sides, families in fields["sites"]
+    }
+    parts = tuple(
+        Conversion(
+            part["target"],
+            part["fixed"],
+            _axes(part["axes"]),
+            {(elements, a, b): ms for elements, a, b, ms in part["cells"]},
+            _terms_from_json(part["average"]),
+        )
+        for part in fields["conversions"]
+    )
+    return Conversions(sites, parts)
+
+
+def _terms_to_json(terms: Terms) -> dict[str, Any]:
     return {
         "constant_ms": terms.constant,
         "unary_ms": {name: list(times.items()) for name, times in terms.unary.items()},

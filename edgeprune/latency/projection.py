@@ -62,14 +62,14 @@ class Terms:
         for name, times in other.unary.items():
             mine = self.unary.setdefault(name, dict.fromkeys(times, 0.0))
             for level, ms in times.items():
-                mine[level] += factor * ms
+                mine[level] = mine.get(level, 0.0) + factor * ms
         for (first, second), cells in other.pairs.items():
             if (second, first) in self.pairs:
                 first, second = second, first
                 cells = {(j, i): ms for (i, j), ms in cells.items()}
             pair = self.pairs.setdefault((first, second), dict.fromkeys(cells, 0.0))
             for cell, ms in cells.items():
-                pair[cell] += factor * ms
+                pair[cell] = pair.get(cell, 0.0) + factor * ms
 
 
 def project(
@@ -145,8 +145,11 @@ def _points_around(offered: Mapping[str, tuple[int, ...]], around: Mapping[str, 
     points = []
     for moved in combinations(offered, 2):
         free = [levels if name in moved else (around[name],) for name, levels in offered.items()]
-        points += list(product(*free))
-    return np.array(points, np.int64)
+        points.append(np.array(list(product(*free)), np.int64))
+    every = np.unique(np.vstack(points), axis=0)
+    if len(every) > _MOST_POINTS:
+        every = np.random.default_rng(0).permutation(every)[:_MOST_POINTS]
+    return every
 
 
 def _trust(points: Grid, near_full: Sequence[bool]) -> npt.NDArray[np.float64]:

@@ -8,18 +8,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.formats import Formats
+from edgeprune.formats import DENSE, Formats
 from edgeprune.graph.choices import Choices
+from edgeprune.graph.sites import Site
 from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.conversions import (
+    Axes,
+    Conversion,
+    Conversions,
+    SiteFormats,
+    average_form,
+)
 from edgeprune.latency.correction import CorrectedSurface
-from edgeprune.latency.handover import Handover, HandoverKind, handover_time, same_formats
-from edgeprune.latency.model import Bypass, Joint, LatencyModel
+from edgeprune.latency.handover import Handover, HandoverKind, Handovers, predict_us
+from edgeprune.latency.model import Joint, LatencyModel
 from edgeprune.latency.projection import Terms, project
 from edgeprune.latency.surface import Surface
 
 Surfaces = Mapping[str, CorrectedSurface]
 Points = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+# Of a part that more than two structures decide; one of more is known by its pairwise form alone.
+_MOST_CELLS = 50_000
 
 
 class Tabulation:
@@ -33,7 +44,8 @@ class Tabulation:
         self._sum = Terms(unary={name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()})
         self._approximated = Terms()
         self._joint: list[Joint] = []
-        self._bypasses: dict[str, Bypass] = {}
+        self._sites: dict[str, SiteFormats] = {}
+        self._conversions: list[Conversion] = []
         # Parts of one kind differ in nothing but the names of their structures and sites.
         self._known: dict[Any, Terms] = {}
 
@@ -51,37 +63,60 @@ class Tabulation:
             self._known[key] = project(time_ms, levels, shared, named)
         terms = self._known[key].named(names)
         self._sum.add(terms)
-        if len(names) > 2:
+        joint = self._exact(part, names, time_ms) if len(names) > 2 else None
+        if joint is not None:
             self._approximated.add(terms)
-            self._joint.append(self._exact(part.axes, names, time_ms))
+            self._joint.append(joint)
 
-    def add_handover(self, handover: Handover, surfaces: Mapping[HandoverKind, Surface]) -> None:
-        """Add what converting between two sites takes."""
-        offered = self.choices.offered
-        sites = (handover.source, handover.target)
-        wanted = (*handover.structures, *(site.name for site in sites if site is not None))
-        names = tuple(name for name in wanted if name in offered)
-        time_ms = handover_time(handover, surfaces, names, self.choices, self.full)
-        terms = project(
-            time_ms,
-            {name: offered[name] for name in names},
-            named={name for name in names if name in self.choices.sites},
-            weight=same_formats(handover, names, self.choices, self.full),
-        )
-        self._sum.add(terms)
-        if len(names) > 2:
-            joint = self._exact(handover.axes, names, time_ms)
-            self._joint.append(replace(joint, approximation=terms))
-
-    def add_bypass(self, handover: Handover, sides: Sequence[Axis]) -> None:
-        """Let the format of a site make no difference where a side of its weights is empty."""
-        site = handover.target.name
-        if site in self.choices.options:
-            self._bypasses[site] = Bypass(
+    def add_handovers(self, handovers: Handovers, surfaces: Mapping[HandoverKind, Surface]) -> None:
+        """Add what converting between sites takes."""
+        options = self.choices.options
+        self._sites = {
+            name: SiteFormats(
                 handover.source.name if handover.source is not None else "",
-                tuple((side.fixed, dict(side.counts)) for side in sides),
-                tuple(option[0].family for option in self.choices.options[site]),
+                self._folded(handovers.sides.get(name, ())),
+                tuple(option[0].family for option in options.get(name, ())) or (DENSE.family,),
             )
+            for name, handover in handovers.by_target.items()
+        }
+        families = sorted({family for site in self._sites.values() for family in site.families})
+        for handover in handovers.by_target.values():
+            part = self._conversion(handover, families, surfaces)
+            self._sum.add(part.average)
+            self._conversions.append(part)
+
+    def _conversion(
+        self,
+        handover: Handover,
+        families: Sequence[str],
+        surfaces: Mapping[HandoverKind, Surface],
+    ) -> Conversion:
+        axes = self._folded(handover.axes)
+        elements = {handover.fixed}
+        for axis in axes:
+            sizes = {sizes[0] for sizes in _reachable((axis,), self.choices.levels) or {}}
+            elements = {count * size for count in elements for size in sizes}
+        ordered = sorted(elements)
+        ms: dict[tuple[int, str, str], float] = {}
+        for before, after in product({*families, DENSE.family}, self._families(handover.target)):
+            us = predict_us(surfaces, (before, after, handover.rank, handover.joined), ordered)
+            ms |= {(n, before, after): float(t) / 1e3 for n, t in zip(ordered, us, strict=True)}
+        part = Conversion(handover.target.name, handover.fixed, axes, ms, Terms())
+        return replace(part, average=average_form(part, self._sites, self.choices.offered))
+
+    def _families(self, site: Site) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._sites[site.name].families))
+
+    def _folded(self, axes: Sequence[Axis]) -> Axes:
+        """Axes over what is offered; the rest is all there."""
+        levels = self.choices.levels
+        return tuple(
+            (
+                axis.size({**self.full, **dict.fromkeys(levels, 0)}),
+                {name: count for name, count in axis.counts if name in levels},
+            )
+            for axis in axes
+        )
 
     def add_emptied(self, name: str, us: float) -> None:
         """Add what emptying a structure leaves behind elsewhere."""
@@ -102,7 +137,7 @@ class Tabulation:
             full=dict(self.full),
             correction=correction,
             joint=tuple(self._joint),
-            bypasses=self._bypasses,
+            conversions=Conversions(self._sites, tuple(self._conversions)),
             approximation=(approximated.constant, approximated.unary, approximated.pairs),
         )
 
@@ -124,34 +159,40 @@ class Tabulation:
     ) -> list[tuple[str, int]]:
         return sorted((place[name], count) for name, count in counts if name in place)
 
-    def _exact(self, sizes_of: Sequence[Axis], names: tuple[str, ...], time_ms: Any) -> Joint:
-        """A time by sizes and sites' options, over all that can be given."""
-        offered = self.choices.offered
-        axes, reachable = [], []
-        for axis in sizes_of:
-            counts = {name: count for name, count in axis.counts if name in names}
-            fixed = axis.size({**self.full, **dict.fromkeys(names, 0)})
-            sizes = {fixed: dict.fromkeys(counts, 0)}
-            for name, count in counts.items():
-                sizes = {
-                    size + count * level: {**levels, name: level}
-                    for size, levels in sizes.items()
-                    for level in offered[name]
-                }
-            axes.append((fixed, counts))
-            reachable.append(sizes)
-        for site in [name for name in names if name in self.choices.sites]:
-            axes.append((0, {site: 1}))
-            reachable.append({place: {site: place} for place in offered[site]})
-        cells = list(product(*reachable))
-        points = []
-        for cell in cells:
-            levels: dict[str, int] = {}
-            for size, found in zip(cell, reachable, strict=True):
-                levels.update(found[size])
-            points.append([levels.get(name, self.full[name]) for name in names])
+    def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint | None:
+        """A part's time by its sizes and its site's option; None where there are too many."""
+        offered = {name: self.choices.offered[name] for name in names}
+        axes: list[tuple[int, dict[str, int]]] = [
+            (fixed, {name: count for name, count in counts.items() if name in names})
+            for fixed, counts in self._folded(part.axes)
+        ]
+        axes += [(0, {name: 1}) for name in names if name in self.choices.sites]
+        cells = _reachable(tuple(axes), offered)
+        if cells is None:
+            return None
+        points = [[levels.get(n, self.full[n]) for n in names] for levels in cells.values()]
         ms = time_ms(np.array(points, np.int64).reshape(len(cells), len(names)))
         return Joint(tuple(axes), {cell: float(v) for cell, v in zip(cells, ms, strict=True)})
+
+
+def _reachable(
+    axes: Axes, offered: Mapping[str, tuple[int, ...]]
+) -> dict[tuple[int, ...], dict[str, int]] | None:
+    """All sizes of some axes that levels can give, each with levels that give it."""
+    found: dict[tuple[int, ...], dict[str, int]] = {tuple(fixed for fixed, _ in axes): {}}
+    for name in dict.fromkeys(name for _, counts in axes for name in counts):
+        units = [counts.get(name, 0) for _, counts in axes]
+        found = {
+            tuple(size + level * unit for size, unit in zip(sizes, units, strict=True)): {
+                **levels,
+                name: level,
+            }
+            for sizes, levels in found.items()
+            for level in offered[name]
+        }
+        if len(found) > _MOST_CELLS:
+            return None
+    return found
 
 
 def _time_ms(

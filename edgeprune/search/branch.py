@@ -6,6 +6,7 @@ too many combinations, they are moved one at a time from the best plan of the av
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
@@ -25,6 +26,9 @@ _MOST_BRANCHES = 64
 # Budgets tried with the average form until its plan really is within the budget.
 _MOST_BUDGETS = 6
 _UNDER = 0.995
+# Of the budget, for the form of conversions, which may see no plan where there is one just within.
+_SHARES = (1.0, 0.97, 0.92)
+_LEAST_S = 1.0
 _ROUNDING = 1e-9
 
 Levels = Mapping[str, int]
@@ -40,14 +44,14 @@ def solve_joint(
 ) -> Solution:
     """The plan of least distortion whose exact time is within the budget.
 
-    Optimal within ``gap``, with small parts in their pairwise form, where the solution says so; a
-    good plan with a loose bound where the hubs have too many combinations.
+    Optimal within ``gap``, but for conversions, where the solution says so; a good plan with a
+    loose bound where the hubs have too many combinations.
 
     Args:
         joint: What there is to choose from.
         budget_ms: Largest time of the plan, in ms.
         gap: Relative optimality gap at which the solver may stop.
-        time_limit_s: Seconds for the solver in each branch.
+        time_limit_s: Seconds for the solver, in all branches together; each gets one at least.
         process: A solver process to share between searches; else one is started and ended.
 
     Raises:
@@ -56,14 +60,47 @@ def solve_joint(
     if process is None:
         with MilpProcess() as own:
             return solve_joint(joint, budget_ms, gap=gap, time_limit_s=time_limit_s, process=own)
-    branches = _Branches(joint, budget_ms, gap, time_limit_s, process)
+    failed: InfeasibleTarget | None = None
+    for share in _SHARES if joint.conversions.parts else _SHARES[:1]:
+        branches = _Branches(joint, share * budget_ms, gap, time_limit_s, process)
+        try:
+            return _within(branches, _found(branches), budget_ms)
+        except InfeasibleTarget as error:
+            failed = failed or error
+    known = _fastest(joint, budget_ms)
+    if known is None:
+        assert failed is not None
+        raise failed
+    return known
+
+
+def _found(branches: "_Branches") -> Solution:
+    """The best plan in the form of the problem."""
+    joint = branches.joint
     if not joint.hubs:
-        found = branches.solved(joint.given(_anywhere(joint), ()))
-    elif math.prod(len(levels) for levels in branches.levels.values()) <= _MOST_BRANCHES:
-        found = _all(branches)
-    else:
-        found = _descent(branches)
-    return _within(branches, found)
+        return branches.solved(joint.given(_anywhere(joint), ()))
+    if math.prod(len(levels) for levels in branches.levels.values()) <= _MOST_BRANCHES:
+        return _all(branches)
+    return _descent(branches)
+
+
+def _fastest(joint: JointProblem, budget_ms: float) -> Solution | None:
+    """The fastest plan that is known, where it keeps the budget."""
+    if joint.fastest is None:
+        return None
+    distortion, time_ms = joint.evaluate(joint.fastest)
+    if time_ms > time_limit_ms(budget_ms) or not math.isfinite(distortion):
+        return None
+    return Solution(
+        levels=dict(joint.fastest),
+        distortion=distortion,
+        time_ms=time_ms,
+        gap=1.0,
+        lower_bound=-math.inf,
+        multiplier=0.0,
+        status="feasible",
+        message="the fastest plan that is known",
+    )
 
 
 class _Branches:
@@ -78,7 +115,8 @@ class _Branches:
         process: MilpProcess,
     ) -> None:
         self.joint, self.budget_ms = joint, budget_ms
-        self.gap, self.time_limit_s, self.process = gap, time_limit_s, process
+        self.gap, self.process = gap, process
+        self._deadline = time.monotonic() + time_limit_s
         self.levels = {
             hub: tuple(
                 level
@@ -102,7 +140,7 @@ class _Branches:
             problem,
             self.budget_ms if budget_ms is None else budget_ms,
             gap=self.gap,
-            time_limit_s=self.time_limit_s,
+            time_limit_s=max(self._deadline - time.monotonic(), _LEAST_S),
             process=self.process,
         )
 
@@ -133,7 +171,7 @@ def _all(branches: _Branches) -> Solution:
             best = solution
     if best is None:
         raise InfeasibleTarget(
-            f"no plan is as fast as {branches.budget_ms:.6g} ms; the fastest reachable is "
+            f"no plan is as fast as {branches.budget_ms:.6g} ms; none takes less than "
             f"{fastest_ms:.6g} ms: raise the target",
             fastest_ms=fastest_ms,
         )
@@ -147,8 +185,9 @@ def _descent(branches: _Branches) -> Solution:
     """Move one hub at a time while that helps, from the plan of the average form."""
     best = _start(branches)
     tried: set[tuple[int, ...]] = set()
-    while len(tried) < _MOST_BRANCHES:
-        for plan in _moved(branches, best, tried):
+    most = _MOST_BRANCHES + 2 * len(branches.levels)
+    while len(tried) < most:
+        for plan in _moved(branches, best, tried, most):
             problem = branches.at(plan)
             if branches.bound(problem)[0] >= best.distortion * (1 - branches.gap):
                 continue
@@ -167,7 +206,7 @@ def _descent(branches: _Branches) -> Solution:
 
 
 def _moved(
-    branches: _Branches, best: Solution, tried: set[tuple[int, ...]]
+    branches: _Branches, best: Solution, tried: set[tuple[int, ...]], most: int
 ) -> Iterator[dict[str, int]]:
     """Plans with one hub at another level, the next levels first, none twice."""
     moves = [
@@ -178,33 +217,33 @@ def _moved(
     for _, _, hub, level in sorted(moves):
         plan = {**best.levels, hub: level}
         key = tuple(plan[name] for name in branches.levels)
-        if level == best.levels[hub] or key in tried or len(tried) >= _MOST_BRANCHES:
+        if level == best.levels[hub] or key in tried or len(tried) >= most:
             continue
         tried.add(key)
         yield plan
 
 
-def _within(branches: _Branches, found: Solution) -> Solution:
-    """The plan in terms of exact times: small parts are taken in their form around it, in turns.
+def _within(branches: _Branches, found: Solution, budget_ms: float) -> Solution:
+    """The plan in terms of exact times: conversions are taken in their form around it, in turns.
 
     Raises:
         InfeasibleTarget: No plan was found whose exact time keeps the budget.
     """
-    joint, limit_ms = branches.joint, time_limit_ms(branches.budget_ms)
-    if all(part.approximation is None for part in joint.parts):
+    joint, limit_ms = branches.joint, time_limit_ms(budget_ms)
+    if not joint.conversions.parts:
         return found
     best = found if joint.evaluate(found.levels)[1] <= limit_ms else None
-    budget_ms, levels, fastest_ms = branches.budget_ms, found.levels, math.inf
+    asked_ms, levels, seen = budget_ms, found.levels, []
     for _ in range(_MOST_BUDGETS):
-        problem = drop_dominated(joint.near(levels, joint.hubs))
         try:
-            solution = branches.solved(problem, budget_ms)
+            problem = drop_dominated(joint.near(levels, joint.hubs))
+            solution = branches.solved(problem, asked_ms)
         except InfeasibleTarget:
             break
         _, exact_ms = joint.evaluate(solution.levels)
-        fastest_ms = min(fastest_ms, exact_ms)
+        seen.append(exact_ms)
         if exact_ms > limit_ms:
-            budget_ms -= exact_ms - _UNDER * branches.budget_ms
+            asked_ms -= exact_ms - _UNDER * budget_ms
         elif best is None or solution.distortion < best.distortion * (1 - branches.gap):
             best = solution
         else:
@@ -212,14 +251,22 @@ def _within(branches: _Branches, found: Solution) -> Solution:
         levels = solution.levels
     if best is None:
         raise InfeasibleTarget(
-            f"no plan was found that is as fast as {branches.budget_ms:.6g} ms: raise the target",
-            fastest_ms=fastest_ms,
+            f"no plan was found that is as fast as {budget_ms:.6g} ms: raise the target",
+            fastest_ms=min(seen, default=None),
         )
-    return replace(best, gap=found.gap, lower_bound=found.lower_bound, status=found.status)
+    # The bound is one in the form of the problem, in which the plan may have been found elsewhere.
+    reached = relative_gap(best.distortion, min(found.lower_bound, best.distortion))
+    kept = best.levels == found.levels
+    return replace(
+        best,
+        gap=found.gap if kept else min(reached, 1.0),
+        lower_bound=found.lower_bound,
+        status=found.status if kept else "feasible",
+    )
 
 
 def _start(branches: _Branches) -> Solution:
-    """A plan within the budget, by the average form or with all hubs at their fastest.
+    """A plan within the budget, by the average form or with all hubs at their lowest level.
 
     Raises:
         InfeasibleTarget: None was found.

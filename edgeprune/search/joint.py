@@ -3,18 +3,20 @@
 The time of a layer depends on its inputs, its outputs and its format, and the inputs of a layer in
 a residual stream on several structures. A pairwise form of that is right on average and wrong by
 some percent for any plan. Fixing few groups, here called *hubs*, leaves parts of at most two free
-groups, and those are pairwise exactly. Small parts are taken in a pairwise form all the same.
+groups, and those are pairwise exactly. Conversions between formats are many and small: they are
+taken in a pairwise form all the same, and only the times of plans are exact.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.latency.conversions import Conversions
 from edgeprune.latency.model import Joint
 from edgeprune.latency.projection import Terms, project
 from edgeprune.search.problem import Group, Pair, Problem
@@ -28,17 +30,21 @@ class JointProblem:
     """A pairwise problem and parts beyond it.
 
     Attributes:
-        pairwise: All groups, the times that one or two of them decide, and the approximations of
-            small parts.
-        parts: Times that more groups decide; those with an approximation are small.
+        pairwise: All groups, the times that one or two of them decide, and the average form of
+            conversions.
+        parts: Times that more groups decide.
         average: Like ``pairwise``, with all parts in a pairwise form that is right on average.
         named: Groups whose levels are names of something and not sizes.
+        conversions: Between formats: small, and known exactly.
+        fastest: The fastest plan that is known.
     """
 
     pairwise: Problem
     parts: tuple[Joint, ...] = ()
     average: Problem | None = None
     named: frozenset[str] = frozenset()
+    conversions: Conversions = field(default_factory=lambda: Conversions({}, ()))
+    fastest: Levels | None = None
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -48,16 +54,13 @@ class JointProblem:
     def evaluate(self, levels: Levels) -> tuple[float, float]:
         """Distortion and time in ms of a plan; the time is exact."""
         distortion, time_ms = self.pairwise.evaluate(levels)
-        for part in self.parts:
-            time_ms += part.at(levels)
-            if part.approximation is not None:
-                time_ms -= part.approximation.at(levels)
-        return distortion, time_ms
+        time_ms += self.conversions.total_ms(levels) - self.conversions.average.at(levels)
+        return distortion, time_ms + sum(part.at(levels) for part in self.parts)
 
     def take(self, kept: Sequence[npt.NDArray[Any]]) -> "JointProblem":
         """The same problem with only the alternatives ``kept[group]`` of each group."""
         average = None if self.average is None else self.average.take(kept)
-        return replace(self, pairwise=self.pairwise.take(kept), average=average)
+        return replace(self, pairwise=self.pairwise.take(kept), average=average, fastest=None)
 
     def scaled(self, removal: float, power: float) -> "JointProblem":
         """Another reading of the distortions, see `search.scaling`."""
@@ -66,11 +69,11 @@ class JointProblem:
 
     @cached_property
     def hubs(self) -> tuple[str, ...]:
-        """Groups that leave no more than two free ones in any part, but for small ones.
+        """Groups that leave no more than two free ones in any part when they are fixed.
 
         The group in most of the parts that have too many is taken first, again and again.
         """
-        left = [set(names) for part, names in self._named_parts if part.approximation is None]
+        left = [set(names) for _, names in self._named_parts]
         hubs: list[str] = []
         while large := [names for names in left if len(names) > 2]:
             counts = Counter(name for names in large for name in names)
@@ -84,30 +87,9 @@ class JointProblem:
     def given(self, plan: Levels, fixed: Collection[str]) -> Problem:
         """The problem that is left when the groups ``fixed`` have the levels of ``plan``.
 
-        Exact, but for small parts, for any set that holds the hubs; else parts of more than two
+        Exact, but for conversions, for any set that holds the hubs; else parts of more than two
         free groups are right at the plan and, as good as, where up to two of them differ from it.
         """
-        return self._given(plan, fixed, False)
-
-    def near(self, plan: Levels, fixed: Collection[str] = ()) -> Problem:
-        """As `given`, with small parts in a form of that kind too, and exact at ``plan``."""
-        problem = self._given(plan, fixed, True)
-        off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
-        return replace(problem, base_ms=problem.base_ms + off_ms)
-
-    @cached_property
-    def relaxed(self) -> Problem:
-        """The problem with the least times that the hubs allow, so that it bounds this one."""
-        terms = Terms()
-        anywhere = {group.name: group.levels[0] for group in self.groups}
-        for part, names in self._named_parts:
-            if part.approximation is None:
-                free = [name for name in names if name not in self.hubs]
-                least = part.least({*free, *(part.names - set(names))})
-                terms.add(self._projected(least, free, self.pairwise, anywhere))
-        return with_terms(self.pairwise, terms)
-
-    def _given(self, plan: Levels, fixed: Collection[str], small: bool) -> Problem:
         kept = [
             np.array([g.levels.index(plan[g.name])])
             if g.name in fixed
@@ -117,13 +99,31 @@ class JointProblem:
         problem = self.pairwise.take(kept)
         terms = Terms()
         for part, names in self._named_parts:
-            if part.approximation is not None:
-                if not small:
-                    continue
-                terms.add(part.approximation, -1.0)
             free = [name for name in names if name not in fixed]
             terms.add(self._projected(part, free, problem, plan))
         return with_terms(problem, terms)
+
+    def near(self, plan: Levels, fixed: Collection[str] = ()) -> Problem:
+        """As `given`, with conversions in a form around the plan, and exact at it."""
+        problem = self.given(plan, fixed)
+        if self.conversions.parts:
+            offered = {group.name: group.levels for group in problem.groups}
+            terms = self.conversions.near(plan, offered)
+            terms.add(self.conversions.average, -1.0)
+            problem = with_terms(problem, terms)
+        off_ms = self.evaluate(plan)[1] - problem.evaluate(plan)[1]
+        return replace(problem, base_ms=problem.base_ms + off_ms)
+
+    @cached_property
+    def relaxed(self) -> Problem:
+        """The problem with the least times that the hubs allow, so that it bounds this one."""
+        terms = Terms()
+        anywhere = {group.name: group.levels[0] for group in self.groups}
+        for part, names in self._named_parts:
+            free = [name for name in names if name not in self.hubs]
+            least = part.least({*free, *(part.names - set(names))})
+            terms.add(self._projected(least, free, self.pairwise, anywhere))
+        return with_terms(self.pairwise, terms)
 
     def _projected(self, part: Joint, free: Sequence[str], problem: Problem, plan: Levels) -> Terms:
         def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -157,10 +157,13 @@ def with_terms(problem: Problem, terms: Terms) -> Problem:
         times = terms.unary.get(group.name, {})
         more = np.array([times.get(level, 0.0) for level in group.levels])
         groups.append(replace(group, time_ms=group.time_ms + more))
-    tables = {(pair.first, pair.second): pair.time_ms for pair in problem.pairs}
+    found = [(pair.first, pair.second, pair.time_ms) for pair in problem.pairs]
     for (first, second), cells in terms.pairs.items():
         rows, columns = problem[first].levels, problem[second].levels
-        table = np.array([[cells[i, j] for j in columns] for i in rows])
+        table = np.array([[cells.get((i, j), 0.0) for j in columns] for i in rows])
+        found.append((first, second, table))
+    tables: dict[tuple[str, str], Any] = {}
+    for first, second, table in found:
         if (second, first) in tables:
             first, second, table = second, first, table.T
         tables[first, second] = tables.get((first, second), 0.0) + table

@@ -86,8 +86,8 @@ def local_search(
         seed: Of the samples.
         state: Earlier evaluations to continue from; grows in place. Plans that are not within
             this budget are learned from and nothing else.
-        time_ms: Time of a plan, where the problem's is an approximation; a plan over the budget by
-            either is not proposed.
+        time_ms: Time of a plan, where the problem's is an approximation that proposes plans and
+            does not judge them.
         on_evaluation: Called after each evaluation, to save the state.
 
     Raises:
@@ -97,8 +97,9 @@ def local_search(
         raise ValueError("a local search needs a plan to start from")
     state = SearchState() if state is None else state
     search = _Search(problem, budget_ms, seed, state, time_ms)
-    for start in starts:
-        neighbours(problem, start, budget_ms)
+    if time_ms is None:
+        for start in starts:
+            neighbours(problem, start, budget_ms)
     ended: Ended = "exhausted"
     while (levels := search.propose(starts)) is not None:
         if search.within() and time.monotonic() >= deadline:
@@ -130,16 +131,18 @@ class _Search:
         self.budget_ms, self.seed, self.state = budget_ms, seed, state
         self._around: dict[bytes, list[Choice]] = {}
         self._time_ms = time_ms
+        self._known_to_fit: dict[bytes, bool] = {}
 
     def within(self) -> list[tuple[dict[str, int], float]]:
         """The evaluated plans that keep the budget, with their losses."""
         return [entry for entry in self.state.evaluated if self._fits(entry[0])]
 
     def _fits(self, levels: dict[str, int]) -> bool:
-        limit_ms = time_limit_ms(self.budget_ms)
-        if self.problem.evaluate(levels)[1] > limit_ms:
-            return False
-        return self._time_ms is None or self._time_ms(levels) <= limit_ms
+        key = self.problem.choice(levels).tobytes()
+        if key not in self._known_to_fit:
+            ms = self._time_ms(levels) if self._time_ms else self.problem.evaluate(levels)[1]
+            self._known_to_fit[key] = ms <= time_limit_ms(self.budget_ms)
+        return self._known_to_fit[key]
 
     def best(self) -> tuple[dict[str, int], float]:
         """The plan of least loss within the budget, the first of equals."""
@@ -173,6 +176,8 @@ class _Search:
 
     def _near(self, choice: Choice) -> list[Choice]:
         key = choice.tobytes()
+        if self.problem.evaluate_choice(choice)[1] > time_limit_ms(self.budget_ms):
+            return []  # within the budget by its exact time alone
         if key not in self._around:
             moves = neighbours(self.problem, self.problem.levels(choice), self.budget_ms)
             self._around[key] = [self.problem.choice(move.levels) for move in moves]

@@ -12,11 +12,11 @@ import numpy as np
 from edgeprune import console
 from edgeprune.atomic import atomic_write_json
 from edgeprune.compression.candidate import Candidates
+from edgeprune.errors import InfeasibleTarget
 from edgeprune.recipe import SearchRecipe
 from edgeprune.search.branch import solve_joint
 from edgeprune.search.joint import JointProblem
 from edgeprune.search.local_search import SearchState, local_search
-from edgeprune.search.problem import time_limit_ms
 from edgeprune.search.process import MilpProcess
 from edgeprune.search.scaling import readings
 from edgeprune.search.solve import Solution
@@ -79,20 +79,31 @@ def exact(problem: JointProblem, budget_ms: float, recipe: SearchRecipe) -> Solu
 def starting_plans(
     problem: JointProblem, budget_ms: float, recipe: SearchRecipe
 ) -> list[tuple[Levels, float]]:
-    """Distinct plans from several readings of the distortions, each with its solver's gap."""
+    """Distinct plans from several readings of the distortions, each with its solver's gap.
+
+    Raises:
+        InfeasibleTarget: No reading gave a plan that is fast enough.
+    """
     found: dict[str, tuple[Levels, float]] = {}
     asked = readings(recipe.scalings)
+    failed: InfeasibleTarget | None = None
     with MilpProcess() as process, console.progress("searching exactly", len(asked)) as bar:
         for removal, power in asked:
-            solution = solve_joint(
-                problem.scaled(removal, power),
-                budget_ms,
-                gap=recipe.gap,
-                time_limit_s=recipe.time_limit_s,
-                process=process,
-            )
-            found.setdefault(json.dumps(solution.levels), (solution.levels, solution.gap))
             bar.advance()
+            try:
+                solution = solve_joint(
+                    problem.scaled(removal, power),
+                    budget_ms,
+                    gap=recipe.gap,
+                    time_limit_s=recipe.time_limit_s,
+                    process=process,
+                )
+            except InfeasibleTarget as error:
+                failed = failed or error
+                continue
+            found.setdefault(json.dumps(solution.levels), (solution.levels, solution.gap))
+    if not found and failed is not None:
+        raise failed
     return list(found.values())
 
 
@@ -153,15 +164,10 @@ def _refined(
 ) -> Levels:
     """The best plan after ``evaluations`` more than the starts and the known ones.
 
-    Moves are timed by a pairwise form that is right around the best start, and judged by their
-    exact times.
+    Moves are proposed by a pairwise form that is right around the best of them, and judged by
+    their exact times.
     """
-    near = problem.near(min(starts, key=log.loss))
-    limit_ms = time_limit_ms(budget_ms)
-    for levels in starts:
-        if near.evaluate(levels)[1] > limit_ms:
-            state.record(levels, log.loss(levels))
-    starts = [levels for levels in starts if near.evaluate(levels)[1] <= limit_ms]
+    near = problem.near(min([*starts, *(levels for levels, _ in state.evaluated)], key=log.loss))
     with console.progress("refining the plan", evaluations) as bar:
         before = len(starts) + len(state.evaluated)
 

@@ -100,7 +100,15 @@ def allocation(latency: LatencyModel, offer: Offer) -> JointProblem:
         groups.append(Group(name, places, distortion, np.zeros(len(places))))
     pairwise = with_terms(Problem(tuple(groups)), latency.terms)
     average = with_terms(pairwise, latency.approximated)
-    return JointProblem(pairwise, latency.joint, average, frozenset(offer.formats))
+    names = {group.name for group in groups}
+    return JointProblem(
+        pairwise,
+        latency.joint,
+        average,
+        named=frozenset(offer.formats),
+        conversions=latency.conversions,
+        fastest={n: level for n, level in latency.fastest_levels.items() if n in names},
+    )
 
 
 def _listed(choices: Choices) -> dict[str, Any]:
