@@ -161,7 +161,7 @@ def _ridge(s: Floats, extra: Floats, total: Floats, room: Floats) -> tuple[Float
         inverse = np.linalg.inv(rows.T @ columns + np.diag(room**-2.0))
         weights = inverse @ (rows.T @ np.ones(len(s)) + prior / room**2)
         errors = columns @ weights - 1
-        leverage = np.einsum("ij,jk,ik->i", rows, inverse, columns)
+        leverage = ((rows @ inverse) * columns).sum(axis=1)
         # Judged by what the others say of it: a variant far smaller than all others pulls the fit
         # onto itself, and its own error stays small.
         left_out = np.abs(errors) / np.maximum(1 - leverage, 0.05)
