@@ -5,14 +5,12 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.graph.attention import attend, is_attention, plain_attention
 from edgeprune.graph.ops import op_name
 
 _VIEWS = frozenset({"view", "reshape", "transpose", "permute", "unflatten", "contiguous", "alias"})
-
-
 # Batch, heads, positions, features: what runtimes fuse.
 _DIMENSIONS = 4
 
@@ -28,7 +26,8 @@ def with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
     scaled = fx.GraphModule(module, graph)
     for node in graph.nodes:
         found = plain_attention(node) if is_attention(node) else None
-        if found is None or len(found.query.meta["val"].shape) != _DIMENSIONS:
+        query = None if found is None else found.query.meta.get("val")
+        if found is None or not isinstance(query, Tensor) or query.dim() != _DIMENSIONS:
             continue
         factor, layer = found.scale, _source(found.query)
         if layer is not None:

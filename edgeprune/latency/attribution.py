@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import DENSE, Format, Formats
 from edgeprune.graph.sites import readers
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.signature import Bucket, bucket_class
 
 if TYPE_CHECKING:
@@ -27,18 +28,6 @@ _NAME = re.compile(r"/([^/,]+)(?=/)")
 # reads or makes bears the layer's.
 _BETWEEN = re.compile(r"_/([^/,]+)/[^,]*$")
 _QUANTISED_INPUT, _QUANTISED_OUTPUT = "/fq_input", "/fq_output"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A size that the levels of one or more structures decide: ``fixed + sum(count * level)``."""
-
-    fixed: int
-    counts: tuple[tuple[str, int], ...]
-
-    def size(self, levels: Mapping[str, int]) -> int:
-        """The size at ``levels``."""
-        return self.fixed + sum(count * levels[name] for name, count in self.counts)
 
 
 @dataclass(frozen=True)

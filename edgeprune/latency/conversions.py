@@ -4,27 +4,22 @@ A conversion depends on the formats of two sites and on the structures between t
 than a pair. It is small, so a search takes it in a pairwise form and is held to the exact time.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.formats import DENSE
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.projection import Terms, project
 
-Axes = tuple[tuple[int, dict[str, int]], ...]
 Levels = Mapping[str, int]
 
 # Weight of a change of formats in the form that is right on average: good plans have few.
 _CHANGED = 0.03
-
-
-def size(fixed: int, counts: Mapping[str, int], levels: Levels) -> int:
-    """A size that levels decide: a fixed part, and the channels of each unit."""
-    return fixed + sum(count * levels[name] for name, count in counts.items())
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,12 @@ class SiteFormats:
     """
 
     source: str
-    sides: Axes
+    sides: tuple[Axis, ...]
     families: tuple[str, ...]
 
     def gone(self, levels: Levels) -> bool:
         """Whether nothing is left of the site."""
-        return any(size(fixed, counts, levels) == 0 for fixed, counts in self.sides)
+        return any(side.size(levels) == 0 for side in self.sides)
 
 
 @dataclass(frozen=True)
@@ -52,29 +47,24 @@ class Conversion:
 
     Attributes:
         target: The site.
-        fixed: Elements that no level changes.
-        axes: Sizes by which they are multiplied.
+        axes: Sizes of the tensor.
         ms: Time by elements and the families of source and target.
         average: Pairwise form that is right on average.
     """
 
     target: str
-    fixed: int
-    axes: Axes
+    axes: tuple[Axis, ...]
     ms: dict[tuple[int, str, str], float]
     average: Terms
 
     def elements(self, levels: Levels) -> int:
         """How many values are converted."""
-        count = self.fixed
-        for fixed, counts in self.axes:
-            count *= size(fixed, counts, levels)
-        return count
+        return math.prod(axis.size(levels) for axis in self.axes)
 
     @property
     def structures(self) -> tuple[str, ...]:
         """The structures that decide the number of elements."""
-        return tuple(dict.fromkeys(name for _, counts in self.axes for name in counts))
+        return tuple(dict.fromkeys(name for axis in self.axes for name in axis.names))
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,8 @@ class Conversions:
         total = Terms()
         for part in self.parts:
             if not self.sites[part.target].gone(plan):
-                total.add(_pairwise(part, self.sites, offered, plan, self._ms))
+                time_ms = partial(self._ms, part)
+                total.add(_pairwise(part, self.sites, offered, plan, time_ms))
         return total
 
     def _ms(self, part: Conversion, levels: Levels) -> float:
@@ -137,7 +128,7 @@ def average_form(
 ) -> Terms:
     """The pairwise form of a conversion that is right on average, where nothing is emptied."""
 
-    def time_ms(part: Conversion, levels: Levels) -> float:
+    def time_ms(levels: Levels) -> float:
         target, source = part.target, sites[part.target].source
         before, after = (_family(sites, name, levels) for name in (source, target))
         return part.ms[part.elements(levels), before, after]
@@ -150,7 +141,7 @@ def _pairwise(
     sites: Mapping[str, SiteFormats],
     offered: Mapping[str, tuple[int, ...]],
     plan: Levels | None,
-    time_ms: Any,
+    time_ms: Callable[[Levels], float],
 ) -> Terms:
     """The time of a conversion as terms of its structures and sites.
 
@@ -162,7 +153,7 @@ def _pairwise(
         sites: All sites.
         offered: Levels and options to write terms for.
         plan: What the form is to be right around, if anything.
-        time_ms: Of the part and a plan.
+        time_ms: Of a plan.
     """
     chosen = dict(plan or {})
     two = [name for name in (sites[part.target].source, part.target) if name in offered]
@@ -170,14 +161,15 @@ def _pairwise(
     structures = {name: offered[name] for name in part.structures if name in offered}
     levels = {**structures, **{name: tuple(range(len(options[name]))) for name in two}}
     names = list(levels)
+    places = {name: list(options[name].values()) for name in two}
 
     def plans(points: npt.NDArray[np.int64]) -> Iterator[dict[str, int]]:
         for point in points.tolist():
             levels = dict(zip(names, point, strict=True))
-            yield {**chosen, **levels, **{n: list(options[n].values())[levels[n]] for n in two}}
+            yield {**chosen, **levels, **{n: places[n][levels[n]] for n in two}}
 
     def at(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return np.array([time_ms(part, levels) for levels in plans(points)])
+        return np.array([time_ms(levels) for levels in plans(points)])
 
     def weight(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         same = [

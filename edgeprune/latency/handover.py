@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from edgeprune.formats import DENSE, Formats
 from edgeprune.graph.sites import Site, sources
-from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.attribution import Part
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.surface import Surface, fit_surface
 
 if TYPE_CHECKING:
@@ -36,27 +37,23 @@ class Handover:
     Attributes:
         target: The site.
         source: The last site before it on the way of the values; empty where none is.
-        fixed: Elements that no level changes.
-        axes: Sizes by which they are multiplied.
-        rank: Number of dimensions.
+        axes: Sizes of their tensor.
         joined: Whether several layers' values come together in them.
     """
 
     target: Site
     source: Site | None
-    fixed: int
     axes: tuple[Axis, ...]
-    rank: int
     joined: bool
 
     def elements(self, levels: Mapping[str, int]) -> int:
         """How many values are handed over."""
-        return self.fixed * math.prod(axis.size(levels) for axis in self.axes)
+        return math.prod(axis.size(levels) for axis in self.axes)
 
     def kind(self, formats: Formats, source: Site | None) -> HandoverKind:
         """What converts; ``source`` may be an earlier site where this one's is emptied."""
         families = _family(source, formats, -1), _family(self.target, formats, 0)
-        return *families, self.rank, self.joined
+        return *families, len(self.axes), self.joined
 
 
 def _family(site: Site | None, formats: Formats, place: int) -> str:
@@ -108,13 +105,10 @@ def find_handovers(
     by_target = {}
     for name, site in sites.items():
         (shape, *_) = network.shapes(graph[site.layers[0]].args[0].name)
-        axes = [Axis(dim.fixed, tuple(sorted(dim.per_unit))) for dim in shape]
         by_target[name] = Handover(
             target=site,
             source=sites.get(source_of[name].site),
-            fixed=math.prod(axis.fixed for axis in axes if not axis.counts),
-            axes=tuple(axis for axis in axes if axis.counts),
-            rank=len(axes),
+            axes=tuple(Axis(dim.fixed, tuple(sorted(dim.per_unit))) for dim in shape),
             joined=source_of[name].joined,
         )
     sides = {

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import TableError
-from edgeprune.latency.conversions import Axes, Conversion, Conversions, SiteFormats, size
+from edgeprune.latency.axis import Axis
+from edgeprune.latency.conversions import Conversion, Conversions, SiteFormats
 from edgeprune.latency.projection import Terms
 
-FORMAT = 3
+FORMAT = 4
 
 Unary = dict[str, dict[int, float]]
 Pairs = dict[tuple[str, str], dict[tuple[int, int], float]]
@@ -25,25 +26,25 @@ class Joint:
     """The exact time of a part that more than two structures decide.
 
     Attributes:
-        axes: Per size that decides the time, its fixed part and the channels of each unit.
+        axes: The sizes that decide the time.
         ms: Time by the sizes.
     """
 
-    axes: Axes
+    axes: tuple[Axis, ...]
     ms: dict[tuple[int, ...], float]
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The structures and sites that decide it."""
-        return frozenset(name for _, counts in self.axes for name in counts)
+        return frozenset(name for axis in self.axes for name in axis.names)
 
     def at(self, levels: Mapping[str, int]) -> float:
         """The time at ``levels``."""
-        return self.ms[tuple(size(fixed, counts, levels) for fixed, counts in self.axes)]
+        return self.ms[tuple(axis.size(levels) for axis in self.axes)]
 
     def least(self, free: Collection[str]) -> "Joint":
         """The least time over all sizes that other structures than ``free`` have a part in."""
-        kept = [place for place, (_, counts) in enumerate(self.axes) if set(counts) <= set(free)]
+        kept = [place for place, axis in enumerate(self.axes) if set(axis.names) <= set(free)]
         ms: dict[tuple[int, ...], float] = {}
         for sizes, time in self.ms.items():
             key = tuple(sizes[place] for place in kept)
@@ -55,8 +56,8 @@ class Joint:
     ) -> npt.NDArray[np.float64]:
         """The times at points, shape (points, free), of ``free`` names; others as in ``levels``."""
         fixed = {name: 0 if name in free else levels[name] for name in self.names}
-        slopes = [[counts.get(name, 0) for name in free] for _, counts in self.axes]
-        rest = [size(start, counts, fixed) for start, counts in self.axes]
+        slopes = [[dict(axis.counts).get(name, 0) for name in free] for axis in self.axes]
+        rest = [axis.size(fixed) for axis in self.axes]
         sizes = points @ np.array(slopes, np.int64).reshape(len(self.axes), len(free)).T + rest
         return np.array([self.ms[tuple(row)] for row in sizes.tolist()])
 
@@ -199,7 +200,10 @@ class LatencyModel:
                 "terms": _terms_to_json(Terms(self.base_ms, self.unary_ms, self.pair_ms)),
                 "approximation": _terms_to_json(self.approximated),
                 "joint": [
-                    {"axes": part.axes, "cells": [[*sizes, ms] for sizes, ms in part.ms.items()]}
+                    {
+                        "axes": _axes_to_json(part.axes),
+                        "cells": [[*sizes, ms] for sizes, ms in part.ms.items()],
+                    }
                     for part in self.joint
                 ],
                 "full": self.full,
@@ -207,14 +211,13 @@ class LatencyModel:
                 "figures": self.figures,
                 "measured_dense_ms": self.measured_dense_ms,
                 "sites": [
-                    [name, site.source, site.sides, site.families]
+                    [name, site.source, _axes_to_json(site.sides), site.families]
                     for name, site in self.conversions.sites.items()
                 ],
                 "conversions": [
                     {
                         "target": part.target,
-                        "fixed": part.fixed,
-                        "axes": part.axes,
+                        "axes": _axes_to_json(part.axes),
                         "cells": [[*key, ms] for key, ms in part.ms.items()],
                         "average": _terms_to_json(part.average),
                     }
@@ -247,7 +250,7 @@ class LatencyModel:
             conversions=_conversions_from_json(fields),
             joint=tuple(
                 Joint(
-                    _axes(part["axes"]),
+                    _axes_from_json(part["axes"]),
                     {tuple(sizes): ms for *sizes, ms in part["cells"]},
                 )
                 for part in fields["joint"]
@@ -257,8 +260,12 @@ class LatencyModel:
         )
 
 
-def _axes(pairs: Sequence[Any]) -> Axes:
-    return tuple((fixed, counts) for fixed, counts in pairs)
+def _axes_to_json(axes: Sequence[Axis]) -> list[Any]:
+    return [[axis.fixed, axis.counts] for axis in axes]
+
+
+def _axes_from_json(axes: Sequence[Any]) -> tuple[Axis, ...]:
+    return tuple(Axis(fixed, tuple((name, n) for name, n in counts)) for fixed, counts in axes)
 
 
 def _add_up(terms: Terms, levels: Mapping[str, int]) -> float:
@@ -272,14 +279,13 @@ def _add_up(terms: Terms, levels: Mapping[str, int]) -> float:
 
 def _conversions_from_json(fields: Mapping[str, Any]) -> Conversions:
     sites = {
-        name: SiteFormats(source, _axes(sides), tuple(families))
+        name: SiteFormats(source, _axes_from_json(sides), tuple(families))
         for name, source, sides, families in fields["sites"]
     }
     parts = tuple(
         Conversion(
             part["target"],
-            part["fixed"],
-            _axes(part["axes"]),
+            _axes_from_json(part["axes"]),
             {(elements, a, b): ms for elements, a, b, ms in part["cells"]},
             _terms_from_json(part["average"]),
         )

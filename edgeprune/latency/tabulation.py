@@ -1,6 +1,6 @@
 """Fitted surfaces written out over the offered choices, as a latency model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -10,15 +10,9 @@ import numpy.typing as npt
 
 from edgeprune.formats import DENSE, Formats
 from edgeprune.graph.choices import Choices
-from edgeprune.graph.sites import Site
-from edgeprune.latency.attribution import Axis, Part
-from edgeprune.latency.conversions import (
-    Axes,
-    Conversion,
-    Conversions,
-    SiteFormats,
-    average_form,
-)
+from edgeprune.latency.attribution import Part
+from edgeprune.latency.axis import Axis
+from edgeprune.latency.conversions import Conversion, Conversions, SiteFormats, average_form
 from edgeprune.latency.correction import CorrectedSurface
 from edgeprune.latency.handover import Handover, HandoverKind, Handovers, predict_us
 from edgeprune.latency.model import Joint, LatencyModel
@@ -74,12 +68,12 @@ class Tabulation:
         self._sites = {
             name: SiteFormats(
                 handover.source.name if handover.source is not None else "",
-                self._folded(handovers.sides.get(name, ())),
+                self._folded(handovers.sides.get(name, ()), self.choices.levels),
                 tuple(option[0].family for option in options.get(name, ())) or (DENSE.family,),
             )
             for name, handover in handovers.by_target.items()
         }
-        families = sorted({family for site in self._sites.values() for family in site.families})
+        families = sorted({DENSE.family, *(f for s in self._sites.values() for f in s.families)})
         for handover in handovers.by_target.values():
             part = self._conversion(handover, families, surfaces)
             self._sum.add(part.average)
@@ -91,30 +85,25 @@ class Tabulation:
         families: Sequence[str],
         surfaces: Mapping[HandoverKind, Surface],
     ) -> Conversion:
-        axes = self._folded(handover.axes)
-        elements = {handover.fixed}
+        axes = self._folded(handover.axes, self.choices.levels)
+        elements = {1}
         for axis in axes:
             sizes = {sizes[0] for sizes in _reachable((axis,), self.choices.levels) or {}}
             elements = {count * size for count in elements for size in sizes}
         ordered = sorted(elements)
         ms: dict[tuple[int, str, str], float] = {}
-        for before, after in product({*families, DENSE.family}, self._families(handover.target)):
-            us = predict_us(surfaces, (before, after, handover.rank, handover.joined), ordered)
+        mine = dict.fromkeys(self._sites[handover.target.name].families)
+        for before, after in product(families, mine):
+            us = predict_us(surfaces, (before, after, len(axes), handover.joined), ordered)
             ms |= {(n, before, after): float(t) / 1e3 for n, t in zip(ordered, us, strict=True)}
-        part = Conversion(handover.target.name, handover.fixed, axes, ms, Terms())
+        part = Conversion(handover.target.name, axes, ms, Terms())
         return replace(part, average=average_form(part, self._sites, self.choices.offered))
 
-    def _families(self, site: Site) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self._sites[site.name].families))
-
-    def _folded(self, axes: Sequence[Axis]) -> Axes:
-        """Axes over what is offered; the rest is all there."""
-        levels = self.choices.levels
+    def _folded(self, axes: Iterable[Axis], names: Collection[str]) -> tuple[Axis, ...]:
+        """Axes over some structures; the others are all there."""
+        rest = {**self.full, **dict.fromkeys(names, 0)}
         return tuple(
-            (
-                axis.size({**self.full, **dict.fromkeys(levels, 0)}),
-                {name: count for name, count in axis.counts if name in levels},
-            )
+            Axis(axis.size(rest), tuple(pair for pair in axis.counts if pair[0] in names))
             for axis in axes
         )
 
@@ -146,42 +135,34 @@ class Tabulation:
         place = {name: str(i) for i, name in enumerate(names)}
         sides = [axis for weight in part.weights for axis in weight.sides]
         axes = [
-            (axis.size({**self.full, **dict.fromkeys(names, 0)}), self._counts(axis.counts, place))
-            for axis in (*part.axes, *sides)
+            (axis.fixed, sorted((place[name], count) for name, count in axis.counts))
+            for axis in self._folded((*part.axes, *sides), names)
         ]
         options = [
             str(self.choices.options.get(name, self.choices.offered[name])) for name in names
         ]
         return str((axes, options))
 
-    def _counts(
-        self, counts: tuple[tuple[str, int], ...], place: Mapping[str, str]
-    ) -> list[tuple[str, int]]:
-        return sorted((place[name], count) for name, count in counts if name in place)
-
     def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint | None:
         """A part's time by its sizes and its site's option; None where there are too many."""
         offered = {name: self.choices.offered[name] for name in names}
-        axes: list[tuple[int, dict[str, int]]] = [
-            (fixed, {name: count for name, count in counts.items() if name in names})
-            for fixed, counts in self._folded(part.axes)
-        ]
-        axes += [(0, {name: 1}) for name in names if name in self.choices.sites]
-        cells = _reachable(tuple(axes), offered)
+        sites = [Axis(0, ((name, 1),)) for name in names if name in self.choices.sites]
+        axes = (*self._folded(part.axes, names), *sites)
+        cells = _reachable(axes, offered)
         if cells is None:
             return None
         points = [[levels.get(n, self.full[n]) for n in names] for levels in cells.values()]
         ms = time_ms(np.array(points, np.int64).reshape(len(cells), len(names)))
-        return Joint(tuple(axes), {cell: float(v) for cell, v in zip(cells, ms, strict=True)})
+        return Joint(axes, {cell: float(v) for cell, v in zip(cells, ms, strict=True)})
 
 
 def _reachable(
-    axes: Axes, offered: Mapping[str, tuple[int, ...]]
+    axes: Sequence[Axis], offered: Mapping[str, tuple[int, ...]]
 ) -> dict[tuple[int, ...], dict[str, int]] | None:
     """All sizes of some axes that levels can give, each with levels that give it."""
-    found: dict[tuple[int, ...], dict[str, int]] = {tuple(fixed for fixed, _ in axes): {}}
-    for name in dict.fromkeys(name for _, counts in axes for name in counts):
-        units = [counts.get(name, 0) for _, counts in axes]
+    found: dict[tuple[int, ...], dict[str, int]] = {tuple(axis.fixed for axis in axes): {}}
+    for name in dict.fromkeys(name for axis in axes for name in axis.names):
+        units = [dict(axis.counts).get(name, 0) for axis in axes]
         found = {
             tuple(size + level * unit for size, unit in zip(sizes, units, strict=True)): {
                 **levels,

@@ -226,16 +226,13 @@ def _fold_batch_norm(module: fx.GraphModule, keep: set[str]) -> None:
     """Fold each BatchNorm into the convolution before it, where nothing else reads that."""
     graph = module.graph
     for index, conv in enumerate(list(graph.nodes)):
-        norm = norm_behind(conv) if op_name(conv) == "conv2d" and conv.name not in keep else None
-        weight, bias = (argument(conv, place, name) for place, name in ((1, "weight"), (2, "bias")))
-        if norm is None or weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
+        if op_name(conv) != "conv2d" or conv.name in keep or (norm := norm_behind(conv)) is None:
             continue
-        values = folded(
-            module,
-            operator.attrgetter(str(weight.target))(module),
-            None if bias is None else operator.attrgetter(str(bias.target))(module),
-            norm,
-        )
+        stored = [a for a in (conv.args[1], argument(conv, 2, "bias")) if a is not None]
+        if any(a.op != "get_attr" for a in stored):
+            continue
+        weight, *bias = (operator.attrgetter(str(a.target))(module) for a in stored)
+        values = folded(module, weight, bias[0] if bias else None, norm)
         with graph.inserting_before(conv):
             read = [
                 _new_buffer(module, f"folded_{index}_{name}", value)

@@ -61,8 +61,9 @@ def solve_joint(
         with MilpProcess() as own:
             return solve_joint(joint, budget_ms, gap=gap, time_limit_s=time_limit_s, process=own)
     failed: InfeasibleTarget | None = None
+    deadline = time.monotonic() + time_limit_s
     for share in _SHARES if joint.conversions.parts else _SHARES[:1]:
-        branches = _Branches(joint, share * budget_ms, gap, time_limit_s, process)
+        branches = _Branches(joint, share * budget_ms, gap, deadline, process)
         try:
             return _within(branches, _found(branches), budget_ms)
         except InfeasibleTarget as error:
@@ -111,12 +112,11 @@ class _Branches:
         joint: JointProblem,
         budget_ms: float,
         gap: float,
-        time_limit_s: float,
+        deadline: float,
         process: MilpProcess,
     ) -> None:
         self.joint, self.budget_ms = joint, budget_ms
-        self.gap, self.process = gap, process
-        self._deadline = time.monotonic() + time_limit_s
+        self.gap, self.deadline, self.process = gap, deadline, process
         self.levels = {
             hub: tuple(
                 level
@@ -140,7 +140,7 @@ class _Branches:
             problem,
             self.budget_ms if budget_ms is None else budget_ms,
             gap=self.gap,
-            time_limit_s=max(self._deadline - time.monotonic(), _LEAST_S),
+            time_limit_s=max(self.deadline - time.monotonic(), _LEAST_S),
             process=self.process,
         )
 

@@ -168,11 +168,11 @@ class Loop:
     def _known_within(self, budget_ms: float) -> list[tuple[Levels, float]]:
         """The plans evaluated so far that fit a budget, with their joint losses."""
         known = ((parse_levels(key), loss) for key, loss in self.log.asked.items())
+        names = self.problem.pairwise.index.keys()
         return [
             (levels, loss)
             for levels, loss in known
-            if set(levels) == {group.name for group in self.problem.groups}
-            and self.problem.evaluate(levels)[1] <= budget_ms
+            if levels.keys() == names and self.problem.evaluate(levels)[1] <= budget_ms
         ]
 
 

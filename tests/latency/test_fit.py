@@ -4,7 +4,8 @@ import numpy as np
 
 from edgeprune.graph.choices import Choices
 from edgeprune.graph.sites import Site
-from edgeprune.latency.attribution import Axis, Part
+from edgeprune.latency.attribution import Part
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants, design_whole
 from edgeprune.latency.fit import Variant, fit_model

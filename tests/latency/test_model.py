@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import TableError
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.model import FORMAT, Joint, LatencyModel
 
 
@@ -23,7 +24,7 @@ def _random_model(seed: int) -> LatencyModel:
         }
     }
     joint = Joint(
-        ((0, {"a": 1, "b": 1}), (0, {"c": 2})),
+        (Axis(0, (("a", 1), ("b", 1))), Axis(0, (("c", 2),))),
         {
             (i + j, 2 * k): 0.01 * (i + j) * k
             for i in levels["a"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import InfeasibleTarget
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.conversions import Conversion, Conversions, SiteFormats, average_form
 from edgeprune.latency.model import Joint
 from edgeprune.latency.projection import Terms
@@ -28,15 +29,15 @@ def random_part(rng: np.random.Generator, problem: Problem) -> Joint:
     names = [str(name) for name in rng.permutation([g.name for g in problem.groups])]
     summed = int(rng.integers(1, 3)) if len(names) > 3 else 1
     axes = (
-        (int(rng.integers(3)), {name: int(rng.integers(1, 4)) for name in names[:summed]}),
-        *((0, {name: 1}) for name in names[summed : summed + 2]),
+        Axis(int(rng.integers(3)), tuple((n, int(rng.integers(1, 4))) for n in names[:summed])),
+        *(Axis(0, ((name, 1),)) for name in names[summed : summed + 2]),
     )
     sizes = [
         {
-            fixed + sum(counts[n] * level for n, level in zip(counts, levels, strict=True))
-            for levels in itertools.product(*(problem[n].levels for n in counts))
+            axis.size(dict(zip(axis.names, levels, strict=True)))
+            for levels in itertools.product(*(problem[n].levels for n in axis.names))
         }
-        for fixed, counts in axes
+        for axis in axes
     ]
     return Joint(axes, {cell: float(rng.uniform(0, 9)) for cell in itertools.product(*sizes)})
 
@@ -61,7 +62,8 @@ def with_conversions(joint: JointProblem, rng: np.random.Generator) -> JointProb
     for name, source in ((first, ""), (second, first)):
         levels = joint.pairwise[name].levels
         families = tuple(str(rng.choice(["dense", "int8"])) for _ in range(max(levels) + 1))
-        sides = ((-joint.pairwise[rest[-1]].levels[0] * (name == first), {rest[-1]: 1}),)
+        emptied = joint.pairwise[rest[-1]].levels[0] * (name == first)
+        sides = (Axis(-emptied, ((rest[-1], 1),)),)
         sites[name] = SiteFormats(source, sides, families)
     ms = {
         (level, before, after): float(rng.uniform(0, 1))
@@ -71,7 +73,7 @@ def with_conversions(joint: JointProblem, rng: np.random.Generator) -> JointProb
     }
     parts = []
     for target in (first, second):
-        part = Conversion(target, 1, ((0, {size: 1}),), ms, Terms())
+        part = Conversion(target, (Axis(0, ((size, 1),)),), ms, Terms())
         offered = {g.name: g.levels for g in joint.groups}
         parts.append(replace(part, average=average_form(part, sites, offered)))
     conversions = Conversions(sites, tuple(parts))
