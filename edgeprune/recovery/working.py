@@ -187,12 +187,13 @@ def _cast_for_users(weight: Node) -> None:
     """Cast a weight once for all users that want it.
 
     An embedding casts what it looked up, and steps of int8 are found in float32, for a weight that
-    was rounded before would fall on others.
+    was rounded before would fall on others. A norm keeps its weight exact, but what it normalises
+    may itself be stored: what an emptied layer gives.
     """
     cast: Node | None = None
     for user in list(weight.users):
         name = op_name(user)
-        if name in _MIXED:
+        if name in _MIXED and user.args[0] is not weight:
             continue
         if name == "embedding" or user.target is fake_quantise_weight:
             _insert_behind(user, torch.ops.aten.to.dtype, torch.bfloat16)

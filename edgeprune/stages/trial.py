@@ -54,9 +54,9 @@ class Trial:
     dense: float
     final: bool = False
 
-    def meets(self, goal: Goal) -> bool:
-        """Whether the interval stays below what the goal asks for."""
-        return self.upper < limit_ms(goal, self.dense)
+    def meets(self, goal: Goal, reserve: float = 0.0) -> bool:
+        """Whether the interval stays below what the goal asks for, less a share of it."""
+        return self.upper < (1.0 - reserve) * limit_ms(goal, self.dense)
 
 
 def limit_ms(goal: Goal, dense_ms: float) -> float:

@@ -45,10 +45,15 @@ def latency(allocation: Problem) -> LatencyModel:
 
 
 class Machine:
-    """Trials on a machine that is slower than its table by ``bias`` and varies by ``noise``."""
+    """Trials on a machine that is slower than its table by ``bias`` and varies by ``noise``.
 
-    def __init__(self, allocation: Problem, bias: float, noise: float, seed: int) -> None:
-        self.allocation, self.bias, self.noise = allocation, bias, noise
+    Intervals end ``above`` the median, as a share of it.
+    """
+
+    def __init__(
+        self, allocation: Problem, bias: float, noise: float, seed: int, above: float = 0.003
+    ) -> None:
+        self.allocation, self.bias, self.noise, self.above = allocation, bias, noise, above
         self.random = np.random.default_rng(seed)
         self.taken: list[Trial] = []
 
@@ -57,7 +62,7 @@ class Machine:
         factor = 1 + self.noise * self.random.uniform(-1, 1)
         median = self.bias * planned * factor
         dense = latency(self.allocation).dense_ms
-        self.taken.append(Trial(Candidates.key(levels), median, 1.003 * median, dense))
+        self.taken.append(Trial(Candidates.key(levels), median, (1 + self.above) * median, dense))
         return self.taken[-1]
 
     @property
@@ -117,6 +122,15 @@ def test_a_final_miss_leads_to_a_faster_plan(tmp_path: Path) -> None:
     limit = latency(machine.allocation).dense_ms / 2
     again = loop.reopen(closed, 1.01 * limit, "2x")  # type: ignore[arg-type]
     assert again.predicted_ms < closed.predicted_ms
+
+
+@pytest.mark.parametrize("above", [0.012, 0.018])
+def test_a_target_met_with_little_to_spare_is_planned_faster(tmp_path: Path, above: float) -> None:
+    machine = Machine(problem(), bias=1.0, noise=0.0, seed=0, above=above)
+    goal = Goal("speedup", 2.0)
+    closed = loop_on(machine, goal, tmp_path).close()
+    found = [t for t in machine.taken if t.plan == Candidates.key(closed.allocated.levels)]
+    assert closed.met and any(trial.meets(goal, reserve=0.01) for trial in found)
 
 
 def test_no_correction_left_keeps_the_plan(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import TaskError
 from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
 from edgeprune.recipe import LossRecipe, RecoveryRecipe
 from edgeprune.recovery.answers import answers_of, answers_pay
 from edgeprune.recovery.augment import augmented
@@ -222,6 +223,19 @@ def test_training_by_batch_statistics_moves_the_running_ones() -> None:
     assert torch.equal(student.norm.running_mean, before)
     training_copy(student, batchnorm=True)(*next(iter(batches())))
     assert not torch.equal(student.norm.running_mean, before)
+
+
+def test_what_an_emptied_layer_gives_is_read_in_bf16_too() -> None:
+    torch.manual_seed(0)
+    batch = (torch.randn(4, 3, 8, 8),)
+    network = analyse(capture(small_networks.Cnn(16).eval(), batch))
+    inner = next(s.name for s in network.structures.values() if s.units == 16)
+    emptied = network.shrink({inner: []})
+    for make in (training_copy, inference_copy):
+        found, wanted = make(emptied, precision="bf16")(*batch)[0], emptied(*batch)[0]
+        assert float(((found - wanted).norm() / wanted.norm()).detach()) < 0.05
+    precision, reason = choose_precision("bf16", emptied, batch)
+    assert precision == "bf16", reason
 
 
 def test_a_causal_attention_survives_bf16() -> None:
