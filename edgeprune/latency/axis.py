@@ -16,6 +16,10 @@ class Axis:
         """The structures, each once."""
         return tuple(name for name, _ in self.counts)
 
+    def per_unit(self, name: str) -> int:
+        """What a unit of a structure adds to the size; 0 for one that has no part in it."""
+        return sum(count for other, count in self.counts if other == name)
+
     def size(self, levels: Mapping[str, int]) -> int:
         """The size at ``levels``."""
         return self.fixed + sum(count * levels[name] for name, count in self.counts)

@@ -56,7 +56,7 @@ class Joint:
     ) -> npt.NDArray[np.float64]:
         """The times at points, shape (points, free), of ``free`` names; others as in ``levels``."""
         fixed = {name: 0 if name in free else levels[name] for name in self.names}
-        slopes = [[dict(axis.counts).get(name, 0) for name in free] for axis in self.axes]
+        slopes = [[axis.per_unit(name) for name in free] for axis in self.axes]
         rest = [axis.size(fixed) for axis in self.axes]
         sizes = points @ np.array(slopes, np.int64).reshape(len(self.axes), len(free)).T + rest
         return np.array([self.ms[tuple(row)] for row in sizes.tolist()])

@@ -162,7 +162,7 @@ def _reachable(
     """All sizes of some axes that levels can give, each with levels that give it."""
     found: dict[tuple[int, ...], dict[str, int]] = {tuple(axis.fixed for axis in axes): {}}
     for name in dict.fromkeys(name for axis in axes for name in axis.names):
-        units = [dict(axis.counts).get(name, 0) for axis in axes]
+        units = [axis.per_unit(name) for axis in axes]
         found = {
             tuple(size + level * unit for size, unit in zip(sizes, units, strict=True)): {
                 **levels,
@@ -206,4 +206,4 @@ def _time_ms(
 
 def _shares_an_axis(part: Part, name: str) -> bool:
     """Whether a structure's size is a sum with others: a residual stream, seldom cut far."""
-    return any(len(axis.counts) > 1 and name in dict(axis.counts) for axis in part.axes)
+    return any(len(axis.counts) > 1 and name in axis.names for axis in part.axes)

@@ -11,7 +11,7 @@ from edgeprune.recipe import SearchRecipe
 from edgeprune.request import Goal
 from edgeprune.search.joint import JointProblem
 from edgeprune.stages.allocate import Allocated, LossLog, allocate, exact
-from edgeprune.stages.trial import AIM, Trial, Trials, limit_ms
+from edgeprune.stages.trial import AIM, RESERVE, Trial, Trials, limit_ms
 
 Levels = dict[str, int]
 
@@ -19,9 +19,6 @@ Levels = dict[str, int]
 _CORRECTION_EVALUATIONS = 24
 # A correction after a miss asks for at least this much less.
 _UNDER_MISSED = 0.995
-# A plan is settled on with this share of its target to spare: two measurements of one model, each
-# narrow, may differ by as much, and a miss of the finished one costs its recovery.
-_RESERVE = 0.01
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Loop:
         met: list[tuple[bool, Allocated]] = []
         while True:
             trial = self.trials.of(allocated.levels)
-            secure = trial.meets(self.goal, _RESERVE)
+            secure = trial.meets(self.goal, RESERVE)
             if trial.meets(self.goal):
                 met.append((secure, allocated))
             self._tell(trial, allocated)
@@ -108,9 +105,10 @@ class Loop:
 
     def _tell(self, trial: Trial, allocated: Allocated) -> None:
         limit = limit_ms(self.goal, trial.dense)
-        verdict = "met" if trial.meets(self.goal) else "missed"
-        if verdict == "met" and not trial.meets(self.goal, _RESERVE):
-            verdict = "met with little to spare"
+        if trial.meets(self.goal, RESERVE):
+            verdict = "met"
+        else:
+            verdict = "met with little to spare" if trial.meets(self.goal) else "missed"
         console.message(
             f"{self.goal}: measured {trial.median:.3f} ms, wanted {limit:.3f} ms "
             f"({verdict}; output error {allocated.loss:.4f})"
@@ -155,7 +153,7 @@ class Loop:
         """
         self._corrections -= 1
         _, planned_ms = self.problem.evaluate(levels)
-        if trial.meets(self.goal, _RESERVE):
+        if trial.meets(self.goal, RESERVE):
             self._met_ms = max(self._met_ms, planned_ms)
         else:
             self._missed_ms = min(self._missed_ms, planned_ms)
