@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,51 @@ def test_int8_goes_from_convolution_to_convolution(tmp_path: Path) -> None:
     net, x = Convolutions().eval(), torch.randn(1, 16, 12, 12)
     wanted, found = built(net, x, dict.fromkeys(("first", "second"), DENSE_INT8), tmp_path)
     assert_near(found, wanted, 0.05)
+
+
+class Shortcuts(nn.Module):
+    """Residual blocks of two convolutions."""
+
+    def __init__(self, blocks: int = 3) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(blocks)) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for first, second in zip(self.first, self.second, strict=True):
+            x = F.relu(x + second(F.relu(first(x))))
+        return x
+
+
+def rounded_additions(artifact: Path) -> list[int]:
+    """Of each addition of two values, in order, how many of them are rounded to int8 before."""
+    model = ov.Core().read_model(artifact)
+    found = []
+    for op in model.get_ordered_ops():
+        sources = [value.get_source_output().get_node() for value in op.inputs()]
+        names = [source.get_type_name() for source in sources]
+        if op.get_type_name() == "Add" and "Constant" not in names and "Convert" not in names:
+            found.append(names.count("FakeQuantize"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "rounded"),
+    [
+        (("second_0",), [0, 0, 0]),
+        (("first_0", "first_2", "second_2"), [0, 0, 2]),
+        (("first_0", "second_0", "first_1", "second_1", "first_2", "second_2"), [2, 2, 2]),
+    ],
+)
+def test_shortcuts_are_rounded_only_beside_int8_layers(
+    layers: tuple[str, ...], rounded: list[int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, x = Shortcuts().eval(), torch.randn(1, 16, 12, 12)
+    wanted, found = built(net, x, dict.fromkeys(layers, DENSE_INT8), tmp_path)
+    assert_near(found, wanted, 0.05)
+    assert rounded_additions(tmp_path / "model.xml") == rounded
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 # Structures, and a site or nothing.
 Bucket = tuple[tuple[str, ...], str]
 
-# Raised when networks are exported in other operators, so that older measurements do not count.
-_EXPORT = 3
+# Raised when networks are exported in other operators or rounded at other places, so that older
+# measurements do not count.
+_EXPORT = 4
 
 
 def network_signature(network: "Network") -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,32 +69,48 @@ def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
     """Names of the operators that must not become int8, when only some layers shall.
 
     Elementwise operators between two such layers go along, so that activations stay in int8 from
-    one to the next.
+    one to the next. Where several values meet, that pays only if all of them are int8 anyway:
+    rounding the others takes time and costs exactness.
     """
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() not in _CONSTANTS]
     chosen = {op.get_friendly_name() for op in ops if _scope(op) in layers}
-    behind = _reached(ops, chosen, _inputs)
-    before = _reached(list(reversed(ops)), chosen, _outputs)
-    kept = chosen | (behind & before)
+    behind, before = _reached(ops, chosen)
+    joins = {
+        op.get_friendly_name()
+        for op in ops
+        if op.get_type_name() in _BETWEEN
+        and len(operands := _inputs(op)) > 1
+        and all(_is_int8(operand, chosen | behind, chosen | before) for operand in operands)
+    }
+    behind, before = _reached(ops, chosen | joins)
+    kept = chosen | joins | (behind & before)
     return [name for op in ops if (name := op.get_friendly_name()) not in kept]
 
 
-def _reached(
-    ops: Sequence[Any], start: Collection[str], beside: Callable[[Any], list[Any]]
-) -> set[str]:
-    """Names of operators that join the start through nothing but what passes int8 on."""
-    reached: set[str] = set()
-    for op in ops:
-        if op.get_type_name() not in _BETWEEN:
-            continue
-        neighbours = {neighbour.get_friendly_name() for neighbour in beside(op)}
-        if neighbours & (reached | set(start)):
-            reached.add(op.get_friendly_name())
-    return reached
+def _is_int8(operand: Any, behind: Collection[str], before: Collection[str]) -> bool:
+    """Whether an operand comes from an int8 layer, or is rounded for another reader anyway."""
+    readers = {reader.get_friendly_name() for reader in _outputs(operand)}
+    return operand.get_friendly_name() in behind or bool(readers & set(before))
+
+
+def _reached(ops: Sequence[Any], start: Collection[str]) -> tuple[set[str], set[str]]:
+    """Names of operators behind the start and before it, over nothing but what passes int8 on."""
+    passing = [op for op in ops if op.get_type_name() in _BETWEEN and len(_inputs(op)) == 1]
+    behind: set[str] = set()
+    before: set[str] = set()
+    for op in passing:
+        if {source.get_friendly_name() for source in _inputs(op)} & (behind | set(start)):
+            behind.add(op.get_friendly_name())
+    for op in reversed(passing):
+        if {reader.get_friendly_name() for reader in _outputs(op)} & (before | set(start)):
+            before.add(op.get_friendly_name())
+    return behind, before
 
 
 def _inputs(op: Any) -> list[Any]:
-    return [value.get_source_output().get_node() for value in op.inputs()]
+    """What makes the values that an operator reads, constants left out."""
+    made = (value.get_source_output().get_node() for value in op.inputs())
+    return [node for node in made if node.get_type_name() not in _CONSTANTS]
 
 
 def _outputs(op: Any) -> list[Any]:
