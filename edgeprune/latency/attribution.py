@@ -102,6 +102,13 @@ class Attribution:
         self._members: dict[Bucket, list[str]] = defaultdict(list, {((), ""): []})
         for node, bucket in self._bucket_of.items():
             self._members[bucket].append(node)
+        # What bears an output's name alone stays with what it follows in the dense model.
+        self._unnamed: dict[str, Bucket] = {}
+        last: Bucket = ((), "")
+        for layer in dense_layers:
+            last = self._bucket(layer, last)
+            if not self._sources(layer):
+                self._unnamed[layer["name"]] = last
 
     def parts(self) -> list[Part]:
         """All buckets of the dense model; equal kinds compute the same at the same sizes."""
@@ -133,6 +140,23 @@ class Attribution:
             if (site := self._converts_for(layer)) is not None:
                 result[site] += float(layer["us"])
         return dict(result)
+
+    def structures_fused(self, layers: Sequence[Layer]) -> dict[Bucket, tuple[str, ...]]:
+        """By bucket the other buckets' structures of which one of its layers runs a node as well.
+
+        Of the dense model there are none; what is left of an emptied block goes to the layer in
+        front of it.
+        """
+        found: dict[Bucket, dict[str, None]] = defaultdict(dict)
+        last: Bucket = ((), "")
+        for layer in layers:
+            if self._converts_for(layer) is not None:
+                continue
+            last = self._bucket(layer, last)
+            others = (self._bucket_of.get(node, last) for node in self._sources(layer))
+            names = (name for structures, _ in others for name in structures)
+            found[last].update((name, None) for name in names if name not in last[0])
+        return {bucket: tuple(names) for bucket, names in found.items() if names}
 
     def _converts_for(self, layer: Layer) -> str | None:
         """The site for which a layer converts that the runtime made and that does nothing else."""
@@ -199,6 +223,8 @@ class Attribution:
             for token in _NAME.findall(name):
                 if token in self._bucket_of:
                     return self._bucket_of[token]
+        if layer["name"] in self._unnamed:
+            return self._unnamed[layer["name"]]
         bucket = self._union(self._sources(layer))
         return bucket if bucket[0] and bucket in self._members else last
 

@@ -2,66 +2,28 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.formats import DENSE, DENSE_INT8, Format, Formats
+from edgeprune.formats import Format
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.correction import CorrectedSurface, fit_correction
 from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
+from edgeprune.latency.measured import DENSE_FAMILIES, Kind, Variant
 from edgeprune.latency.model import LatencyModel
-from edgeprune.latency.signature import Bucket
+from edgeprune.latency.overhead import fit_overhead, scaled
 from edgeprune.latency.surface import Surface, fit_surface
 from edgeprune.latency.tabulation import Tabulation
 
 Floats = npt.NDArray[np.float64]
-# A kind of part, and the family of formats that its layers have.
-Kind = tuple[str, str]
-
 # Relative error of a part's time in one profile, and what disturbance adds to it.
 _PROFILE_NOISE = 0.03
 _DISTURBED_NOISE = 0.3
-_DENSE_FAMILIES = frozenset({DENSE.family, DENSE_INT8.family})
 # Of a sparse part's weights, in the sizes that its terms are relative to.
 _TYPICAL_DENSITY = 0.3
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A measured variant.
-
-    Attributes:
-        levels: Level of every structure.
-        profiles: Repeated per-layer profiles, in microseconds by bucket.
-        disturbed: Of each profile, time on the wall over time on the processor.
-        total_us: Unprofiled time of the whole model.
-        formats: Of the layers that are not dense.
-        conversions: Of each profile, microseconds by the site that they were for.
-    """
-
-    levels: dict[str, int]
-    profiles: tuple[dict[Bucket, float], ...]
-    disturbed: tuple[float, ...]
-    total_us: float
-    formats: Formats = field(default_factory=dict)
-    conversions: tuple[dict[str, float], ...] = ()
-
-    @property
-    def timed(self) -> tuple[tuple[dict[Bucket, float], dict[str, float]], ...]:
-        """Each profile with its conversions."""
-        conversions = self.conversions or ({},) * len(self.profiles)
-        return tuple(zip(self.profiles, conversions, strict=True))
-
-    def kind(self, part: Part) -> Kind:
-        """The kind of a part in this variant."""
-        return part.kind, part.family(self.formats)
-
-    def sizes(self, part: Part) -> list[int]:
-        """The sizes of a part in this variant."""
-        return part.sizes(self.levels, self.formats)
 
 
 def fit_model(
@@ -83,6 +45,8 @@ def fit_model(
         full: Dense level of every structure.
     """
     offered = choices.levels
+    overhead = fit_overhead(parts, variants)
+    variants = [scaled(parts, variant, overhead) for variant in variants]
     surfaces = fit_surfaces(parts, variants)
     kinds = list(surfaces)
     plain = _plain(parts, surfaces, full)
@@ -90,7 +54,7 @@ def fit_model(
         handovers,
         [v.levels for v in variants],
         [v.formats for v in variants],
-        [_scaled_conversions(v) for v in variants],
+        [v.conversions for v in variants],
     )
     kind_terms = _kind_terms(parts, variants, plain)
     typical_us = np.array([plain[kind].predict(np.array([plain[kind].most]))[0] for kind in kinds])
@@ -99,9 +63,12 @@ def fit_model(
     )
     groups = sorted({alike[name] for name, levels in offered.items() if 0 in levels})
     emptied = _count_emptied(variants, offered, alike, groups)
+    left_us = _leftovers_us(parts, variants, surfaces, alike, groups)
+    leftovers_us = left_us / np.maximum(emptied.sum(axis=0), 1.0)
     cells, counts = _count_cells(parts, variants)
     total_us = np.array([variant.total_us for variant in variants])
-    correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us, conversions_us)
+    besides_us = overhead.fixed_us + conversions_us + emptied @ leftovers_us
+    correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us, besides_us)
     hidden_us: dict[Kind, dict[tuple[int, ...], float]] = defaultdict(dict)
     for (kind, cell), us in zip(cells, correction.hidden_us, strict=True):
         hidden_us[kind][cell] = float(us)
@@ -114,13 +81,14 @@ def fit_model(
             slope_us=slope_us,
             hidden_us=hidden_us[kind],
         )
-    tabulation = Tabulation(choices, full)
+    tabulation = Tabulation(choices, full, overhead.fixed_us)
     for part in parts:
         tabulation.add(part, {f: s for (kind, f), s in corrected.items() if kind == part.kind})
     tabulation.add_handovers(handovers, converting)
+    emptied_us = leftovers_us + correction.emptied_us
     for name, levels in offered.items():
         if 0 in levels:
-            tabulation.add_emptied(name, correction.emptied_us[groups.index(alike[name])])
+            tabulation.add_emptied(name, emptied_us[groups.index(alike[name])])
     c, a, b = correction.quadratic
     model = tabulation.model((c / 1e3, a, b * 1e3))
     model.figures.update(_figures(model, variants, choices, correction.left_out))
@@ -143,7 +111,7 @@ def _plain(
 
 
 def _most(part: Part, family: str, full: Mapping[str, int]) -> tuple[int, ...]:
-    if family in _DENSE_FAMILIES:
+    if family in DENSE_FAMILIES:
         return tuple(part.sizes(full))
     typical = Format("f32", (1, 1), 1 - _TYPICAL_DENSITY)
     return tuple(part.sizes(full, {weight.layer: typical for weight in part.weights}))
@@ -169,42 +137,50 @@ def _kind_terms(
 def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kind, Surface]:
     """A surface for every kind of part and family of formats, from all parts of that kind.
 
-    Only shares are taken from a profile, and dealt out of the unprofiled time of the whole: what
-    slows a machine down while it profiles falls on all parts alike.
+    A part that runs what is left of an emptied structure tells nothing of its own sizes where
+    others of its kind are without.
     """
     samples: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
+    burdened: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
     for variant in variants:
-        for profile, share, disturbed in zip(
-            variant.profiles, _shares(variant), variant.disturbed, strict=True
-        ):
+        for profile, disturbed in zip(variant.profiles, variant.disturbed, strict=True):
             noise = _PROFILE_NOISE + _DISTURBED_NOISE * max(disturbed - 1, 0)
             for part in parts:
-                us = profile.get(part.bucket, 0.0) * share
-                samples[variant.kind(part)].append((variant.sizes(part), us, noise))
+                kind, us = variant.kind(part), profile.get(part.bucket, 0.0)
+                chosen = burdened if part.bucket in variant.leftovers else samples
+                chosen[kind].append((variant.sizes(part), us, noise))
     surfaces = {}
-    for kind, rows in samples.items():
+    for kind in dict.fromkeys([*samples, *burdened]):
+        rows = samples.get(kind) or burdened[kind]
         sizes, times, noises = zip(*rows, strict=True)
         surfaces[kind] = fit_surface(
             np.array(sizes, np.int64).reshape(len(rows), -1),
             np.array(times),
             np.array(noises),
-            stepped=kind[1] in _DENSE_FAMILIES,
+            stepped=kind[1] in DENSE_FAMILIES,
         )
     return surfaces
 
 
-def _scaled_conversions(variant: Variant) -> list[dict[str, float]]:
-    """Conversions of each profile as shares of the unprofiled time, as those of parts are."""
-    return [
-        {site: us * share for site, us in converted.items()}
-        for share, (_, converted) in zip(_shares(variant), variant.timed, strict=True)
-    ]
-
-
-def _shares(variant: Variant) -> list[float]:
-    """What to multiply the times of each profile by, so that they add up to the whole's."""
-    measured = [sum(parts.values()) + sum(rest.values()) for parts, rest in variant.timed]
-    return [variant.total_us / max(us, 1e-9) for us in measured]
+def _leftovers_us(
+    parts: Sequence[Part],
+    variants: Sequence[Variant],
+    surfaces: Mapping[Kind, Surface],
+    alike: Mapping[str, str],
+    groups: Sequence[str],
+) -> Floats:
+    """By kind of structure, what the leftovers of all emptied ones take inside of other parts."""
+    total_us = np.zeros(len(groups))
+    for variant in variants:
+        for part in parts:
+            names = variant.leftovers.get(part.bucket, ())
+            if not names:
+                continue
+            us = float(np.median([profile.get(part.bucket, 0.0) for profile in variant.profiles]))
+            alone = surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0]
+            for name in names:
+                total_us[groups.index(alike[name])] += (us - alone) / len(names)
+    return np.maximum(total_us, 0.0)
 
 
 def _count_emptied(
@@ -230,7 +206,7 @@ def _count_cells(
         for row, variant in enumerate(variants)
         for part in parts
         for kind, sizes in ((variant.kind(part), variant.sizes(part)),)
-        if sizes and min(sizes) > 0 and kind[1] in _DENSE_FAMILIES
+        if sizes and min(sizes) > 0 and kind[1] in DENSE_FAMILIES
     )
     cells = sorted({(kind, sizes) for _, kind, sizes in counts})
     matrix = np.array([[counts[row, *cell] for cell in cells] for row in range(len(variants))])

@@ -142,8 +142,11 @@ def fit_handovers(
     surfaces = {}
     for kind, rows in samples.items():
         elements, us = np.array(rows, np.float64).T
+        # Whether anything is converted may depend on a third layer, so what counts is the mean.
+        _, owner = np.unique(elements, return_inverse=True)
+        mean_us = (np.bincount(owner, us) / np.bincount(owner))[owner]
         surfaces[kind] = fit_surface(
-            elements.astype(np.int64)[:, None], us, np.full(len(us), _NOISE), stepped=False
+            elements.astype(np.int64)[:, None], mean_us, np.full(len(us), _NOISE), stepped=False
         )
     return surfaces
 

@@ -18,11 +18,12 @@ from edgeprune.formats import Format, parse_format
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Attribution
 from edgeprune.latency.design import design_formats, design_variants, design_whole
-from edgeprune.latency.fit import Variant, fit_model
+from edgeprune.latency.fit import fit_model
 from edgeprune.latency.handover import find_handovers
 from edgeprune.latency.measure import save_inputs
+from edgeprune.latency.measured import Variant
 from edgeprune.latency.model import LatencyModel
-from edgeprune.latency.signature import digest, network_signature, plan_signature
+from edgeprune.latency.signature import Bucket, digest, network_signature, plan_signature
 from edgeprune.latency.table import Record, Table
 from edgeprune.latency.variants import REPETITIONS, ROUNDS, VariantRunner
 from edgeprune.target import Target
@@ -133,14 +134,17 @@ class _Profile:
             if not name.startswith(f"{self.signature}:") or len(whole) < ROUNDS // 2:
                 continue
             records = _least_disturbed(self.table.all("layers", name))
+            levels = {**self.full, **records[-1]["levels"]}
+            fused = attribution.structures_fused(records[-1]["layers"])
             variants.append(
                 Variant(
-                    levels={**self.full, **records[-1]["levels"]},
+                    levels=levels,
                     profiles=tuple(attribution.time_by_bucket(r["layers"]) for r in records),
                     disturbed=tuple(record["disturbed"] for record in records),
                     total_us=1e3 * undisturbed_ms(whole, self.target.threads),
                     formats=_formats(records[-1]),
                     conversions=tuple(attribution.time_by_handover(r["layers"]) for r in records),
+                    leftovers=_emptied(fused, levels),
                 )
             )
         parts = attribution.parts()
@@ -219,6 +223,12 @@ class _Profile:
     def _tell(self, done: float, total: float, note: str) -> None:
         if self.progress is not None:
             self.progress(done, total, note)
+
+
+def _emptied(fused: Mapping[Bucket, tuple[str, ...]], levels: Levels) -> dict[Bucket, list[str]]:
+    """The emptied among the structures of each bucket; buckets without any are left out."""
+    found = {b: [name for name in names if levels[name] == 0] for b, names in fused.items()}
+    return {bucket: names for bucket, names in found.items() if names}
 
 
 def _formats(record: Record) -> dict[str, Format]:

@@ -30,12 +30,14 @@ _MOST_CELLS = 50_000
 class Tabulation:
     """Collects the terms of all parts; structures and sites that are not offered stay dense."""
 
-    def __init__(self, choices: Choices, full: Mapping[str, int]) -> None:
-        """Start with nothing but zeros over what is offered."""
+    def __init__(self, choices: Choices, full: Mapping[str, int], overhead_us: float = 0.0) -> None:
+        """Start with the overhead of an inference and zeros over what is offered."""
         self.choices = choices
         self.full = {**full, **dict.fromkeys(choices.sites, 0)}
         offered = choices.offered
-        self._sum = Terms(unary={name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()})
+        self._sum = Terms(
+            overhead_us / 1e3, {name: dict.fromkeys(ls, 0.0) for name, ls in offered.items()}
+        )
         self._approximated = Terms()
         self._joint: list[Joint] = []
         self._sites: dict[str, SiteFormats] = {}

@@ -8,8 +8,9 @@ from edgeprune.latency.attribution import Part
 from edgeprune.latency.axis import Axis
 from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants, design_whole
-from edgeprune.latency.fit import Variant, fit_model
+from edgeprune.latency.fit import fit_model
 from edgeprune.latency.handover import Handovers
+from edgeprune.latency.measured import Variant
 
 LEVELS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
 NAMES = tuple(f"block{i}" for i in range(16))
@@ -45,6 +46,36 @@ def test_a_coarse_clock_is_corrected_by_whole_times() -> None:
     assert np.median(errors) < 0.006
     assert max(errors) < 0.02
     assert model.figures["correction_hidden_us"] > 0
+
+
+def test_leftovers_of_emptied_structures_are_counted_once() -> None:
+    """What is left of an emptied block runs inside of the block in front of it."""
+    random = np.random.default_rng(0)
+    left_us, names = 2.0, list(NAMES)
+
+    def of(levels: dict[str, int]) -> Variant:
+        profile, leftovers = {((), ""): 20.5}, {}
+        last: tuple[tuple[str, ...], str] = ((), "")
+        for name in names:
+            if levels[name]:
+                last = ((name,), "")
+                profile[last] = 3.0 + 0.1 * levels[name]
+            else:
+                profile[last] += left_us
+                leftovers[last] = [*leftovers.get(last, []), name]
+        return Variant(levels, (profile,), (1.0,), sum(profile.values()), leftovers=leftovers)
+
+    parts = [
+        Part(((), ""), "rest", ()),
+        *(Part(((name,), ""), "block", (Axis(0, ((name, 1),)),)) for name in NAMES),
+    ]
+    variants = [of(levels) for levels in design_variants(OFFERED, ALIKE, 40)]
+    model = fit_model(parts, Handovers({}, {}), variants, Choices(OFFERED), ALIKE, FULL)
+    for gone in (0, 4, 8, 12):
+        levels = [0] * gone + [int(random.choice(LEVELS[1:])) for _ in NAMES[gone:]]
+        plan = dict(zip(random.permutation(NAMES), levels, strict=True))
+        plan = {str(name): level for name, level in plan.items()}
+        assert abs(1e3 * model.total_ms(plan) / of(plan).total_us - 1) < 0.01
 
 
 def test_no_variant_is_left_with_nothing() -> None:

@@ -151,6 +151,21 @@ def test_what_conversions_take_is_found_by_pairs_of_formats() -> None:
         assert predicted == pytest.approx(sum(times.values()), abs=1.5, rel=0.02)
 
 
+def test_of_conversions_that_come_and_go_the_mean_counts() -> None:
+    network = small_network()
+    found = handovers(network)
+    levels, formats, profiles = random_variants(network, 60)
+    random = np.random.default_rng(2)
+    there = [
+        {name: 3 * us * (random.random() < 1 / 3) for name, us in p[0].items()} for p in profiles
+    ]
+    surfaces = fit_handovers(found, levels, formats, [[times] for times in there])
+    predicted = sum(
+        handover_us(found, surfaces, *variant) for variant in zip(levels, formats, strict=True)
+    )
+    assert predicted == pytest.approx(sum(sum(times.values()) for times in there), rel=0.05)
+
+
 def test_an_emptied_site_hands_on_what_it_reads() -> None:
     network = small_network()
     found = handovers(network)
