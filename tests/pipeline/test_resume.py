@@ -28,6 +28,7 @@ def ends_as_unbroken(broken: Path, start: Start) -> None:
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(tmp_path: Path, start: Start, environment: Mapping[str, str]) -> None:
     broken = tmp_path / "broken"
     outcome = run(command(broken), tmp_path, Fault("replace", 6), env=environment, timeout_s=900)
@@ -93,6 +94,7 @@ def test_trials_of_another_course_do_not_stand_in_the_way(
     assert trials.read_text(encoding="utf-8").startswith(found)
 
 
+@pytest.mark.slow
 def test_a_final_miss_is_planned_again_and_remembered(
     finished: tuple[Path, subprocess.CompletedProcess[str]], start: Start, tmp_path: Path
 ) -> None:
