@@ -8,7 +8,7 @@ an emptied block is charged to that block.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +104,9 @@ class Attribution:
             self._members[bucket].append(node)
         # What bears an output's name alone stays with what it follows in the dense model.
         self._unnamed: dict[str, Bucket] = {}
-        last: Bucket = ((), "")
-        for layer in dense_layers:
-            last = self._bucket(layer, last)
+        for layer, bucket in self._charged(dense_layers):
             if not self._sources(layer):
-                self._unnamed[layer["name"]] = last
+                self._unnamed[layer["name"]] = bucket
 
     def parts(self) -> list[Part]:
         """All buckets of the dense model; equal kinds compute the same at the same sizes."""
@@ -125,12 +123,8 @@ class Attribution:
     def time_by_bucket(self, layers: Sequence[Layer]) -> dict[Bucket, float]:
         """Microseconds of each bucket in one profile, in execution order."""
         result: dict[Bucket, float] = defaultdict(float)
-        last: Bucket = ((), "")
-        for layer in layers:
-            if self._converts_for(layer) is not None:
-                continue
-            last = self._bucket(layer, last)
-            result[last] += float(layer["us"])
+        for layer, bucket in self._charged(layers):
+            result[bucket] += float(layer["us"])
         return dict(result)
 
     def time_by_handover(self, layers: Sequence[Layer]) -> dict[str, float]:
@@ -148,15 +142,19 @@ class Attribution:
         front of it.
         """
         found: dict[Bucket, dict[str, None]] = defaultdict(dict)
+        for layer, bucket in self._charged(layers):
+            others = (self._bucket_of.get(node, bucket) for node in self._sources(layer))
+            names = (name for structures, _ in others for name in structures)
+            found[bucket].update((name, None) for name in names if name not in bucket[0])
+        return {bucket: tuple(names) for bucket, names in found.items() if names}
+
+    def _charged(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Bucket]]:
+        """The layers that are no conversions, each with its bucket, in execution order."""
         last: Bucket = ((), "")
         for layer in layers:
-            if self._converts_for(layer) is not None:
-                continue
-            last = self._bucket(layer, last)
-            others = (self._bucket_of.get(node, last) for node in self._sources(layer))
-            names = (name for structures, _ in others for name in structures)
-            found[last].update((name, None) for name in names if name not in last[0])
-        return {bucket: tuple(names) for bucket, names in found.items() if names}
+            if self._converts_for(layer) is None:
+                last = self._bucket(layer, last)
+                yield layer, last
 
     def _converts_for(self, layer: Layer) -> str | None:
         """The site for which a layer converts that the runtime made and that does nothing else."""

@@ -12,9 +12,9 @@ from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.correction import CorrectedSurface, fit_correction
 from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
-from edgeprune.latency.measured import DENSE_FAMILIES, Kind, Variant
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.overhead import fit_overhead, scaled
+from edgeprune.latency.profiled_variant import DENSE_FAMILIES, Kind, Variant
 from edgeprune.latency.surface import Surface, fit_surface
 from edgeprune.latency.tabulation import Tabulation
 

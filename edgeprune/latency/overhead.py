@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeprune.latency.attribution import Part
-from edgeprune.latency.measured import DENSE_FAMILIES, Variant
+from edgeprune.latency.profiled_variant import DENSE_FAMILIES, Variant
 from edgeprune.latency.signature import Bucket
 
 # Of the fastest variant's time, as much as can be fixed.
@@ -29,8 +29,8 @@ class Overhead:
         call_us: Of each part that our own operators run.
     """
 
-    fixed_us: float = 0.0
-    call_us: float = 0.0
+    fixed_us: float
+    call_us: float
 
 
 def scaled(parts: Sequence[Part], variant: Variant, overhead: Overhead) -> Variant:

@@ -21,8 +21,8 @@ from edgeprune.latency.design import design_formats, design_variants, design_who
 from edgeprune.latency.fit import fit_model
 from edgeprune.latency.handover import find_handovers
 from edgeprune.latency.measure import save_inputs
-from edgeprune.latency.measured import Variant
 from edgeprune.latency.model import LatencyModel
+from edgeprune.latency.profiled_variant import Variant
 from edgeprune.latency.signature import Bucket, digest, network_signature, plan_signature
 from edgeprune.latency.table import Record, Table
 from edgeprune.latency.variants import REPETITIONS, ROUNDS, VariantRunner

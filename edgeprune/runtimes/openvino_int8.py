@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
     """
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() not in _CONSTANTS]
     chosen = {op.get_friendly_name() for op in ops if _scope(op) in layers}
-    behind, before = _reached(ops, chosen)
+    behind, before = _behind_and_before(ops, chosen)
     joins = {
         op.get_friendly_name()
         for op in ops
@@ -82,29 +82,30 @@ def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
         and len(operands := _inputs(op)) > 1
         and all(_is_int8(operand, chosen | behind, chosen | before) for operand in operands)
     }
-    behind, before = _reached(ops, chosen | joins)
+    behind, before = _behind_and_before(ops, chosen | joins)
     kept = chosen | joins | (behind & before)
     return [name for op in ops if (name := op.get_friendly_name()) not in kept]
 
 
-def _is_int8(operand: Any, behind: Collection[str], before: Collection[str]) -> bool:
+def _is_int8(operand: Any, behind: set[str], before: set[str]) -> bool:
     """Whether an operand comes from an int8 layer, or is rounded for another reader anyway."""
     readers = {reader.get_friendly_name() for reader in _outputs(operand)}
-    return operand.get_friendly_name() in behind or bool(readers & set(before))
+    return operand.get_friendly_name() in behind or bool(readers & before)
 
 
-def _reached(ops: Sequence[Any], start: Collection[str]) -> tuple[set[str], set[str]]:
+def _behind_and_before(ops: Sequence[Any], start: set[str]) -> tuple[set[str], set[str]]:
     """Names of operators behind the start and before it, over nothing but what passes int8 on."""
     passing = [op for op in ops if op.get_type_name() in _BETWEEN and len(_inputs(op)) == 1]
-    behind: set[str] = set()
-    before: set[str] = set()
-    for op in passing:
-        if {source.get_friendly_name() for source in _inputs(op)} & (behind | set(start)):
-            behind.add(op.get_friendly_name())
-    for op in reversed(passing):
-        if {reader.get_friendly_name() for reader in _outputs(op)} & (before | set(start)):
-            before.add(op.get_friendly_name())
-    return behind, before
+    return _reached(passing, start, _inputs), _reached(passing[::-1], start, _outputs)
+
+
+def _reached(ops: Sequence[Any], start: set[str], beside: Callable[[Any], list[Any]]) -> set[str]:
+    """Names of operators that join the start, directly or through each other."""
+    reached: set[str] = set()
+    for op in ops:
+        if {neighbour.get_friendly_name() for neighbour in beside(op)} & (reached | start):
+            reached.add(op.get_friendly_name())
+    return reached
 
 
 def _inputs(op: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ def small_network() -> Network:
     """Three residual blocks of 32 channels on a stream of 16."""
     torch.manual_seed(0)
     return analyse(capture(_Net().eval(), (torch.randn(1, 3, 24, 24),)))
+
+
+def layer(name: str, us: float = 1.0, original: list[str] | None = None) -> dict[str, Any]:
+    """A layer of a profile, made from ``original``, or from what it is called after."""
+    return {"name": name, "original": [name] if original is None else original, "us": us}
 
 
 def offered(network: Network) -> Choices:

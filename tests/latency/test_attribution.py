@@ -2,14 +2,10 @@
 
 from typing import Any
 
-from small_network import small_network
+from small_network import layer, small_network
 
 from edgeprune.graph.sites import find_sites
 from edgeprune.latency.attribution import Attribution
-
-
-def layer(name: str, us: float = 1.0, original: list[str] | None = None) -> dict[str, Any]:
-    return {"name": name, "original": [name] if original is None else original, "us": us}
 
 
 def dense_profile() -> list[dict[str, Any]]:

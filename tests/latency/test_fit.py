@@ -10,7 +10,7 @@ from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants, design_whole
 from edgeprune.latency.fit import fit_model
 from edgeprune.latency.handover import Handovers
-from edgeprune.latency.measured import Variant
+from edgeprune.latency.profiled_variant import Variant
 
 LEVELS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
 NAMES = tuple(f"block{i}" for i in range(16))

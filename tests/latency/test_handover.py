@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from small_network import small_network
+from small_network import layer, small_network
 from torch import Tensor, nn
 
 from edgeprune.formats import DENSE_INT8, Format, Formats
@@ -34,10 +34,6 @@ US = {
     ("int8-4x1", "dense"): 5.0,
     ("int8-4x1", "int8-4x1"): 2.0,
 }
-
-
-def layer(name: str, us: float = 1.0, original: list[str] | None = None) -> dict[str, object]:
-    return {"name": name, "original": [name] if original is None else original, "us": us}
 
 
 def attribution(network: Network) -> Attribution:

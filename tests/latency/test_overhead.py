@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune.formats import Format, Formats
 from edgeprune.latency.attribution import Part, Weight
-from edgeprune.latency.measured import Variant
 from edgeprune.latency.overhead import Overhead, fit_overhead, scaled
+from edgeprune.latency.profiled_variant import Variant
 
 SPARSE = Format("int8", (4, 1), 0.5)
 NAMES = tuple(f"layer{i}" for i in range(12))
