@@ -10,6 +10,7 @@ import numpy.typing as npt
 from edgeprune.formats import Format
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
+from edgeprune.latency.context import fit_in_context
 from edgeprune.latency.correction import CorrectedSurface, fit_correction
 from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
 from edgeprune.latency.model import LatencyModel
@@ -47,7 +48,7 @@ def fit_model(
     offered = choices.levels
     overhead = fit_overhead(parts, variants)
     variants = [scaled(parts, variant, overhead) for variant in variants]
-    surfaces = fit_surfaces(parts, variants)
+    surfaces, variants = fit_in_context(parts, handovers, variants, fit_surfaces)
     kinds = list(surfaces)
     plain = _plain(parts, surfaces, full)
     converting = fit_handovers(
@@ -61,9 +62,9 @@ def fit_model(
     conversions_us = np.array(
         [handover_us(handovers, converting, v.levels, v.formats) for v in variants]
     )
-    groups = sorted({alike[name] for name, levels in offered.items() if 0 in levels})
-    emptied = _count_emptied(variants, offered, alike, groups)
-    left_us = _leftovers_us(parts, variants, surfaces, alike, groups)
+    group_of = _groups(offered, alike)
+    emptied = _count_emptied(variants, group_of)
+    left_us = _leftovers_us(parts, variants, surfaces, group_of)
     leftovers_us = left_us / np.maximum(emptied.sum(axis=0), 1.0)
     cells, counts = _count_cells(parts, variants)
     total_us = np.array([variant.total_us for variant in variants])
@@ -86,9 +87,8 @@ def fit_model(
         tabulation.add(part, {f: s for (kind, f), s in corrected.items() if kind == part.kind})
     tabulation.add_handovers(handovers, converting)
     emptied_us = leftovers_us + correction.emptied_us
-    for name, levels in offered.items():
-        if 0 in levels:
-            tabulation.add_emptied(name, emptied_us[groups.index(alike[name])])
+    for name, group in group_of.items():
+        tabulation.add_emptied(name, emptied_us[group])
     c, a, b = correction.quadratic
     model = tabulation.model((c / 1e3, a, b * 1e3))
     model.figures.update(_figures(model, variants, choices, correction.left_out))
@@ -138,7 +138,8 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
     """A surface for every kind of part and family of formats, from all parts of that kind.
 
     A part that runs what is left of an emptied structure tells nothing of its own sizes where
-    others of its kind are without.
+    others of its kind are without. What is left of a part that is itself emptied depends on what
+    stands before it, and not on its kind: it is no part of the surface either.
     """
     samples: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
     burdened: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
@@ -147,8 +148,9 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
             noise = _PROFILE_NOISE + _DISTURBED_NOISE * max(disturbed - 1, 0)
             for part in parts:
                 kind, us = variant.kind(part), profile.get(part.bucket, 0.0)
-                chosen = burdened if part.bucket in variant.leftovers else samples
-                chosen[kind].append((variant.sizes(part), us, noise))
+                if not variant.gone(part):
+                    chosen = burdened if part.bucket in variant.leftovers else samples
+                    chosen[kind].append((variant.sizes(part), us, noise))
     surfaces = {}
     for kind in dict.fromkeys([*samples, *burdened]):
         rows = samples.get(kind) or burdened[kind]
@@ -162,38 +164,40 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
     return surfaces
 
 
+def _groups(offered: Mapping[str, tuple[int, ...]], alike: Mapping[str, str]) -> dict[str, int]:
+    """A number for the structures that can be emptied, equal for those that are alike."""
+    names = [name for name, levels in offered.items() if 0 in levels]
+    numbers = {kind: number for number, kind in enumerate(sorted({alike[name] for name in names}))}
+    return {name: numbers[alike[name]] for name in names}
+
+
 def _leftovers_us(
     parts: Sequence[Part],
     variants: Sequence[Variant],
     surfaces: Mapping[Kind, Surface],
-    alike: Mapping[str, str],
-    groups: Sequence[str],
+    group_of: Mapping[str, int],
 ) -> Floats:
-    """By kind of structure, what the leftovers of all emptied ones take inside of other parts."""
-    total_us = np.zeros(len(groups))
+    """By group, what the leftovers of all emptied structures take."""
+    total_us = np.zeros(len(set(group_of.values())))
     for variant in variants:
         for part in parts:
-            names = variant.leftovers.get(part.bucket, ())
+            names = [name for name in variant.left_of(part) if name in group_of]
             if not names:
                 continue
             us = float(np.median([profile.get(part.bucket, 0.0) for profile in variant.profiles]))
-            alone = surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0]
+            if not variant.gone(part):
+                point = np.array([variant.sizes(part)])
+                us -= float(surfaces[variant.kind(part)].predict(point)[0])
             for name in names:
-                total_us[groups.index(alike[name])] += (us - alone) / len(names)
+                total_us[group_of[name]] += us / len(names)
     return np.maximum(total_us, 0.0)
 
 
-def _count_emptied(
-    variants: Sequence[Variant],
-    offered: Mapping[str, tuple[int, ...]],
-    alike: Mapping[str, str],
-    groups: Sequence[str],
-) -> Floats:
-    counts = np.zeros((len(variants), len(groups)))
+def _count_emptied(variants: Sequence[Variant], group_of: Mapping[str, int]) -> Floats:
+    counts = np.zeros((len(variants), len(set(group_of.values()))))
     for row, variant in enumerate(variants):
-        for name, levels in offered.items():
-            if 0 in levels and variant.levels[name] == 0:
-                counts[row, groups.index(alike[name])] += 1
+        for name, group in group_of.items():
+            counts[row, group] += variant.levels[name] == 0
     return counts
 
 

@@ -1,10 +1,12 @@
 """From measured variants to a model: what a coarse clock hides comes back from whole times."""
 
 import numpy as np
+import pytest
 
+from edgeprune.formats import DENSE, DENSE_INT8
 from edgeprune.graph.choices import Choices
 from edgeprune.graph.sites import Site
-from edgeprune.latency.attribution import Part
+from edgeprune.latency.attribution import Part, Weight
 from edgeprune.latency.axis import Axis
 from edgeprune.latency.correction import fit_correction
 from edgeprune.latency.design import design_variants, design_whole
@@ -114,3 +116,37 @@ def test_networks_of_full_size_are_measured_in_every_family_and_mixed() -> None:
     assert max(len(f) for f in found[:4]) == 1
     assert all(len(f) > 1 for f in found[4:])
     assert not design_whole(Choices(OFFERED), FULL)
+
+
+def test_what_an_emptied_layer_leaves_does_not_depend_on_its_format() -> None:
+    """Which it has makes no difference once it is gone, whatever a few variants seem to say."""
+    random = np.random.default_rng(1)
+    sites = {f"{name}@format": Site(f"{name}@format", (name,)) for name in NAMES}
+    options = dict.fromkeys(sites, ((DENSE,), (DENSE_INT8,)))
+    choices = Choices(OFFERED, sites, options)
+    axes = {name: Axis(0, ((name, 1),)) for name in NAMES}
+    weights = {name: (Weight(name, (axes[name],)),) for name in NAMES}
+    parts = [
+        Part(((), ""), "rest", ()),
+        *(Part(((n,), f"{n}@format"), "block", (axes[n],), weights[n]) for n in NAMES),
+    ]
+    places = dict.fromkeys(sites, (0, 1))
+
+    def of(levels: dict[str, int]) -> Variant:
+        formats = choices.formats_of(levels)
+        profile = {((), ""): 20.5}
+        for name in NAMES:
+            alive_us = (2.0 if name in formats else 3.0) + 0.1 * levels[name]
+            left_us = float(random.choice([0.0, 3.0]))
+            profile[(name,), f"{name}@format"] = alive_us if levels[name] else left_us
+        structures = choices.levels_of(levels)
+        return Variant(structures, (profile,), (1.0,), sum(profile.values()), formats)
+
+    alike = {**ALIKE, **dict.fromkeys(sites, "site")}
+    variants = [of(levels) for levels in design_variants({**OFFERED, **places}, alike, 40)]
+    model = fit_model(parts, Handovers({}, {}), variants, choices, ALIKE, FULL)
+    for _ in range(10):
+        plan = {name: int(random.choice(LEVELS)) for name in NAMES}
+        plan.update({site: int(random.choice((0, 1))) for site in sites})
+        other = {**plan, **{f"{n}@format": 1 - plan[f"{n}@format"] for n in NAMES if not plan[n]}}
+        assert model.total_ms(plan) == pytest.approx(model.total_ms(other), rel=1e-9)
