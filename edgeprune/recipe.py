@@ -164,9 +164,9 @@ class RecoveryRecipe(Checked):
         loss: Weights of the loss terms.
         precision: Arithmetic of the forward and backward pass; weights stay float32.
         augment: Random changes of image inputs; the dense model sees the same.
-        holdout: Share of the samples held back to watch the fidelity, at most 512.
+        holdout: Share of the samples held back to choose the weights that are kept, at most 512.
         patience: Evaluations without gain before stopping; 0 never stops early.
-        evaluations: How often the held-back fidelity is looked at.
+        evaluations: How often the held-back samples are looked at.
         checkpoint_s: Seconds between checkpoints.
         batchnorm: ``train`` updates the statistics, ``frozen`` keeps them.
         gradient_clip: Largest norm of the gradient; 0 does not clip.

@@ -23,6 +23,8 @@ from edgeprune.recovery.schedules import Pace
 from edgeprune.recovery.working import Precision
 
 _FILE = "checkpoint.safetensors"
+# Goes up with every change of State; a checkpoint of another version is not taken up.
+_VERSION = 2
 _MODEL, _OPTIMISER = "model.", "optimiser."
 
 Optimisers = Sequence[torch.optim.Optimizer]
@@ -40,8 +42,9 @@ class State:
         elapsed_s: Seconds spent, over all processes.
         planned_s: ``elapsed_s`` at the latest planning of the pace.
         evaluations: How often the held-back fidelity was looked at.
-        best_fidelity: Best so far; ``best_step`` is its step.
-        gained_fidelity: Fidelity at the latest gain worth the name; ``stale`` evaluations ago.
+        best_loss: Least held-back loss so far; ``best_step`` is its step and ``best_fidelity``
+            the fidelity there.
+        gained_loss: Held-back loss at the latest gain worth the name; ``stale`` evaluations ago.
         rate_scale: Factor on the learning rate, lowered when training diverges.
         setbacks: How often it diverged.
         loss_sum: Sum of the losses since the latest evaluation.
@@ -59,8 +62,9 @@ class State:
     planned_s: float = 0.0
     evaluations: int = 0
     best_fidelity: float = float("-inf")
+    best_loss: float = float("inf")
     best_step: int = 0
-    gained_fidelity: float = 0.0
+    gained_loss: float = float("inf")
     stale: int = 0
     rate_scale: float = 1.0
     setbacks: int = 0
@@ -103,7 +107,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder = folder
-        self._identity = identity
+        self._identity = f"{_VERSION} {identity}"
 
     def save(self, state: State, module: fx.GraphModule, optimisers: Optimisers) -> None:
         """Write everything, then remove best weights that nothing refers to any more."""

@@ -36,9 +36,11 @@ _TIMED_STEPS = 12
 _UNPLANNED = 1_000_000_000
 _MOST_SETBACKS = 3
 _SETBACK_SCALE = 0.3
-# A held-back error this many times the one at the start means that training diverged.
+# A held-back loss this many times the one at the start means that training diverged; a start
+# that leaves less than this share to learn counts as this.
 _DIVERGED = 4.0
-# A smaller relative fall of the held-back error is no gain for early stop.
+_LEAST_START = 0.1
+# A smaller relative fall of the held-back loss is no gain for early stop.
 _LEAST_GAIN = 1e-3
 # The last stretch may be slower than planned; beyond this share of the time it is cut short.
 _PATIENCE_S_SHARE = 1.03
@@ -55,11 +57,13 @@ class Recovered:
     """A recovered network.
 
     Attributes:
-        module: The student with the weights of the best evaluation.
+        module: The student with the weights of the evaluation with the least held-back loss.
         history: One entry an evaluation: ``step``, ``share``, ``minutes``, ``loss`` (mean since
-            the entry before), ``fidelity`` (R² on held-back batches), ``learning_rate``.
+            the entry before), ``fidelity`` (R² on held-back batches), ``held_back_loss`` (that of
+            the outputs there), ``learning_rate``.
         steps: Steps done.
-        best_fidelity: Fidelity of ``module``.
+        best_fidelity: Fidelity of ``module``; a loss of more than the output error may have found
+            a higher one on the way.
         notes: What was chosen and what happened, for people.
     """
 
@@ -143,7 +147,7 @@ class _Run:
         self._data = TrainingData(
             batches, size=self._settings.batch, holdout=recipe.holdout, seed=recipe.seed
         )
-        self._holdout = Holdout(teacher, self._data.held)
+        self._holdout = Holdout(teacher, self._data.held, self._settings.loss)
 
     def train(self) -> State:
         """Run until the end; the state then says why it ended."""
@@ -286,29 +290,36 @@ class _Run:
 
     def _evaluate(self, state: State, share: float) -> None:
         """Look at the held-back batches; keep weights that are the best so far."""
-        fidelity = self._holdout.fidelity(self._judged)
+        judged = self._holdout.judge(self._judged)
         loss = state.loss_sum / state.loss_count if state.loss_count else math.nan
         entry = {
             "step": float(state.step),
             "share": share,
             "minutes": self._elapsed_s() / 60.0,
-            "fidelity": fidelity,
+            "fidelity": judged.fidelity,
+            "held_back_loss": judged.loss,
             "learning_rate": self._rate(state),
         }
         if math.isfinite(loss):
             entry["loss"] = loss
         state.history.append(entry)
         state.loss_sum, state.loss_count = 0.0, 0
-        error, gained = 1.0 - fidelity, 1.0 - state.gained_fidelity
-        if state.step == 0 or error < (1.0 - _LEAST_GAIN) * gained:
-            state.gained_fidelity, state.stale = fidelity, 0
+        if state.step == 0 or judged.loss < (1.0 - _LEAST_GAIN) * state.gained_loss:
+            state.gained_loss, state.stale = judged.loss, 0
         else:
             state.stale += 1
-        if fidelity > state.best_fidelity or state.step == 0:
-            state.best_fidelity, state.best_step = fidelity, state.step
+        if state.step == 0 or judged.loss < state.best_loss:
+            state.best_fidelity, state.best_loss = judged.fidelity, judged.loss
+            state.best_step = state.step
             self._checkpoints.save_best(state.step, self._student)
-        elif error > _DIVERGED * max(1.0 - state.history[0]["fidelity"], 0.1):
+        elif judged.loss > self._diverged_loss(state):
             self._set_back(state)
+
+    def _diverged_loss(self, state: State) -> float:
+        """The held-back loss beyond which training has failed."""
+        weights = self._settings.loss
+        least = _LEAST_START * (weights.output + weights.kl)
+        return _DIVERGED * max(state.history[0]["held_back_loss"], least)
 
     def _set_back(self, state: State) -> None:
         """Return to the best weights with a lower learning rate and no momentum."""

@@ -1,15 +1,31 @@
-"""Fidelity on held-back batches: the share of the dense output's variance that is reproduced."""
+"""Fidelity and loss on held-back batches, which choose the weights that a recovery keeps."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
 
 from edgeprune.recovery.data import Batch
+from edgeprune.recovery.losses import DistillationLoss, LossWeights
 
 # A finite figure, so that histories are valid JSON.
-_WORST = -1e6
+_WORST = 1e6
+_OUTPUT_ERROR = LossWeights()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How near a student is to the teacher on what was held back.
+
+    Attributes:
+        fidelity: R², averaged over the floating-point outputs; -1e6 stands for anything worse.
+        loss: What is trained, of the outputs alone; 1e6 stands for anything worse.
+    """
+
+    fidelity: float
+    loss: float
 
 
 class Holdout:
@@ -18,21 +34,39 @@ class Holdout:
     Args:
         teacher: The dense network; its outputs are computed once.
         batches: The held-back batches.
+        weights: Of the terms that are trained. Features are left out, for they are a help on the
+            way and not what the student is for; where nothing is left, the output error decides.
 
     Attributes:
         variances: Per output the teacher's variance, summed over a sample's elements; None for
             outputs that are not floating point.
     """
 
-    def __init__(self, teacher: fx.GraphModule, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self,
+        teacher: fx.GraphModule,
+        batches: Sequence[Batch],
+        weights: LossWeights = _OUTPUT_ERROR,
+    ) -> None:
         self._batches = batches
         self._outputs = _outputs(teacher, batches)
         self.variances = [_variance(column) for column in zip(*self._outputs, strict=True)]
+        judged = replace(weights, features=0.0)
+        if not (judged.output or judged.kl or judged.similarity):
+            judged = _OUTPUT_ERROR
+        self._loss = DistillationLoss(judged, self.variances)
 
-    def fidelity(self, student: fx.GraphModule) -> float:
-        """R², averaged over the floating-point outputs; -1e6 stands for anything worse."""
-        shares = []
+    def judge(self, student: fx.GraphModule) -> Judgement:
+        """Run the student on every held-back batch."""
         outputs = _outputs(student, self._batches)
+        fidelity, loss = self._fidelity(outputs), self._mean_loss(outputs)
+        return Judgement(
+            max(fidelity, -_WORST) if math.isfinite(fidelity) else -_WORST,
+            min(loss, _WORST) if math.isfinite(loss) else _WORST,
+        )
+
+    def _fidelity(self, outputs: Sequence[tuple[Tensor, ...]]) -> float:
+        shares = []
         for index, variance in enumerate(self.variances):
             if variance is None:
                 continue
@@ -41,8 +75,14 @@ class Holdout:
                 error += float((mine[index].float() - theirs[index]).double().square().sum())
                 samples += len(theirs[index])
             shares.append(1.0 - error / (samples * variance))
-        value = sum(shares) / max(len(shares), 1)
-        return max(value, _WORST) if math.isfinite(value) else _WORST
+        return sum(shares) / max(len(shares), 1)
+
+    def _mean_loss(self, outputs: Sequence[tuple[Tensor, ...]]) -> float:
+        total = samples = 0.0
+        for mine, theirs in zip(outputs, self._outputs, strict=True):
+            total += float(self._loss(mine, theirs)) * len(theirs[0])
+            samples += len(theirs[0])
+        return total / samples
 
 
 @torch.no_grad()

@@ -240,7 +240,7 @@ def test_training_with_rounding_beats_rounding_afterwards(tmp_path: Path) -> Non
             formats=formats if aware else {},
         )
         held = TrainingData(batches, size=0, holdout=recipe.holdout, seed=0).held
-        rounded = Holdout(teacher, held).fidelity(simulate(recovered.module, formats))
+        rounded = Holdout(teacher, held).judge(simulate(recovered.module, formats)).fidelity
         errors[aware] = 1.0 - rounded
         if aware:
             assert rounded == pytest.approx(recovered.best_fidelity, abs=1e-5)

@@ -16,6 +16,7 @@ from edgeprune.recipe import LossRecipe, RecoveryRecipe
 from edgeprune.recovery.data import TrainingData
 from edgeprune.recovery.distil import Recovered, recover
 from edgeprune.recovery.holdout import Holdout
+from edgeprune.recovery.losses import LossWeights
 
 NETWORKS = ("mlp", "cnn", "encoder")
 HERE = Path(__file__).parent
@@ -50,9 +51,35 @@ def test_best_fidelity_is_that_of_the_module_on_what_was_held_back(
     _, teacher, batches = getattr(small_networks, name)()
     recovered = run(name, tmp_path, steps=30, learning_rate=3e-2, schedule="constant", holdout=0.2)
     held = TrainingData(batches, size=0, holdout=0.2, seed=0).held
-    fidelity = Holdout(teacher, held).fidelity(recovered.module)
+    fidelity = Holdout(teacher, held).judge(recovered.module).fidelity
     assert fidelity == pytest.approx(recovered.best_fidelity, abs=1e-5)
-    assert recovered.best_fidelity == max(entry["fidelity"] for entry in recovered.history)
+    least = min(recovered.history, key=lambda entry: entry["held_back_loss"])
+    assert recovered.best_fidelity == least["fidelity"]
+
+
+def test_the_kept_student_is_the_best_at_what_is_trained(tmp_path: Path) -> None:
+    """Classes alone say nothing of the logits' height, so R² falls while they get better."""
+    loss = LossRecipe(output=0.0, kl=1.0, features=0.0, similarity=0.0)
+    student, teacher, batches = small_networks.mlp()
+    with torch.no_grad():
+        student.get_parameter("third.bias").add_(3.0)
+    recipe = RecoveryRecipe(steps=200, precision="f32", learning_rate=2e-2, loss=loss, holdout=0.2)
+    recovered = recover(student, teacher, batches, recipe, minutes=1, folder=tmp_path)
+    history = recovered.history
+    least = min(history, key=lambda entry: entry["held_back_loss"])
+    assert least["held_back_loss"] < 0.5 * history[0]["held_back_loss"]
+    assert max(entry["fidelity"] for entry in history) > least["fidelity"]
+    held = TrainingData(batches, size=0, holdout=0.2, seed=0).held
+    weights = LossWeights(output=0.0, kl=1.0)
+    judged = Holdout(teacher, held, weights).judge(recovered.module)
+    assert judged.loss == pytest.approx(least["held_back_loss"], rel=1e-4)
+
+
+def test_features_alone_are_judged_by_the_output(tmp_path: Path) -> None:
+    loss = LossRecipe(output=0.0, kl=0.0, features=1.0, similarity=0.0)
+    history = run("cnn", tmp_path, loss=loss).history
+    for entry in history:
+        assert entry["held_back_loss"] == pytest.approx(1.0 - entry["fidelity"], abs=1e-5)
 
 
 def test_a_run_repeated_is_equal(tmp_path: Path) -> None:
