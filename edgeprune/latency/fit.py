@@ -11,7 +11,7 @@ from edgeprune.formats import Format
 from edgeprune.graph.choices import Choices
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.context import fit_in_context
-from edgeprune.latency.correction import CorrectedSurface, fit_correction
+from edgeprune.latency.correction import CorrectedSurface, Correction, fit_correction
 from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.overhead import fit_overhead, scaled
@@ -49,7 +49,6 @@ def fit_model(
     overhead = fit_overhead(parts, variants)
     variants = [scaled(parts, variant, overhead) for variant in variants]
     surfaces, variants = fit_in_context(parts, handovers, variants, fit_surfaces)
-    kinds = list(surfaces)
     plain = _plain(parts, surfaces, full)
     converting = fit_handovers(
         handovers,
@@ -58,7 +57,7 @@ def fit_model(
         [v.conversions for v in variants],
     )
     kind_terms = _kind_terms(parts, variants, plain)
-    typical_us = np.array([plain[kind].predict(np.array([plain[kind].most]))[0] for kind in kinds])
+    typical_us = np.array([s.predict(np.array([s.most]))[0] for s in plain.values()])
     conversions_us = np.array(
         [handover_us(handovers, converting, v.levels, v.formats) for v in variants]
     )
@@ -70,18 +69,7 @@ def fit_model(
     total_us = np.array([variant.total_us for variant in variants])
     besides_us = overhead.fixed_us + conversions_us + emptied @ leftovers_us
     correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us, besides_us)
-    hidden_us: dict[Kind, dict[tuple[int, ...], float]] = defaultdict(dict)
-    for (kind, cell), us in zip(cells, correction.hidden_us, strict=True):
-        hidden_us[kind][cell] = float(us)
-    corrected = {}
-    for kind, (scale, fixed_us, slope_us) in zip(kinds, correction.terms, strict=True):
-        corrected[kind] = replace(
-            plain[kind],
-            scale=1 + scale,
-            fixed_us=fixed_us,
-            slope_us=slope_us,
-            hidden_us=hidden_us[kind],
-        )
+    corrected = _corrected(plain, correction, cells)
     tabulation = Tabulation(choices, full, overhead.fixed_us)
     for part in parts:
         tabulation.add(part, {f: s for (kind, f), s in corrected.items() if kind == part.kind})
@@ -91,10 +79,8 @@ def fit_model(
         tabulation.add_emptied(name, emptied_us[group])
     c, a, b = correction.quadratic
     model = tabulation.model((c / 1e3, a, b * 1e3))
-    model.figures.update(_figures(model, variants, choices, correction.left_out))
+    model.figures.update(_figures(model, variants, choices, correction))
     model.figures["pairwise_error_us"] = tabulation.error_us
-    strength, hidden = correction.strength
-    model.figures.update(correction_strength=strength, correction_hidden_us=hidden)
     dense = [v.total_us / 1e3 for v in variants if v.levels == dict(full) and not v.formats]
     return replace(model, measured_dense_ms=dense[0]) if dense else model
 
@@ -107,6 +93,29 @@ def _plain(
     return {
         (kind, family): CorrectedSurface(surface, _most(of_kind[kind], family, full))
         for (kind, family), surface in surfaces.items()
+    }
+
+
+def _corrected(
+    plain: Mapping[Kind, CorrectedSurface],
+    correction: Correction,
+    cells: Sequence[tuple[Kind, tuple[int, ...]]],
+) -> dict[Kind, CorrectedSurface]:
+    """The surfaces with what whole-model times say about them."""
+    hidden_us: dict[Kind, dict[tuple[int, ...], float]] = defaultdict(dict)
+    for (kind, cell), us in zip(cells, correction.hidden_us, strict=True):
+        hidden_us[kind][cell] = float(us)
+    return {
+        kind: replace(
+            surface,
+            scale=1 + scale,
+            fixed_us=fixed_us,
+            slope_us=slope_us,
+            hidden_us=hidden_us[kind],
+        )
+        for (kind, surface), (scale, fixed_us, slope_us) in zip(
+            plain.items(), correction.terms, strict=True
+        )
     }
 
 
@@ -218,7 +227,7 @@ def _count_cells(
 
 
 def _figures(
-    model: LatencyModel, variants: Sequence[Variant], choices: Choices, left_out: Floats
+    model: LatencyModel, variants: Sequence[Variant], choices: Choices, correction: Correction
 ) -> dict[str, float | int | None]:
     """How far the model is off at the variants, relative to their times."""
     errors = []
@@ -230,8 +239,10 @@ def _figures(
         "variants": len(variants),
         "fit_error_median": float(np.median(errors)) if errors else None,
         "fit_error_worst": float(np.max(errors)) if errors else None,
-        "left_out_error_median": float(np.median(left_out)),
-        "left_out_error_worst": float(np.max(left_out)),
+        "left_out_error_median": float(np.median(correction.left_out)),
+        "left_out_error_worst": float(np.max(correction.left_out)),
+        "correction_strength": correction.strength[0],
+        "correction_hidden_us": correction.strength[1],
     }
 
 
