@@ -164,7 +164,7 @@ class RecoveryRecipe(Checked):
         loss: Weights of the loss terms.
         precision: Arithmetic of the forward and backward pass; weights stay float32.
         augment: Random changes of image inputs; the dense model sees the same.
-        holdout: Share of the samples held back to choose the weights that are kept, at most 512.
+        holdout: Share of the samples never trained on, which choose the weights, at most 512.
         patience: Evaluations without gain before stopping; 0 never stops early.
         evaluations: How often the held-back samples are looked at.
         checkpoint_s: Seconds between checkpoints.

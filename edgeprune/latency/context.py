@@ -3,23 +3,27 @@
 Beside a conversion of its own, a change of formats costs inside of the layers around it: one fuses
 the rounding that the next one wants, reads a layout that is not its own, or leaves an addition that
 would have been fused. Surfaces by kind and format average over that, which makes uniform plans look
-slow and mixed ones fast. So it is measured as what is left over of the surfaces, by the formats on
+slow and mixed ones fast. So it is fitted to what is left over of the surfaces, by the formats on
 both sides, and moved from the layers to the handover between them.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeprune.latency.attribution import Part
-from edgeprune.latency.handover import Handover, HandoverKind, Handovers
+from edgeprune.latency.handover import HandoverKind, Handovers
 from edgeprune.latency.profiled_variant import Kind, Variant
-from edgeprune.latency.signature import Bucket
 from edgeprune.latency.surface import Surface
 
-Surfaces = dict[Kind, Surface]
+KindSurfaces = Mapping[Kind, Surface]
+# A kind of handover, and whether it is the side that reads.
+_Column = tuple[HandoverKind, bool]
+# A column, or a family of formats and the sign of its offset.
+_Term = _Column | tuple[str, str]
+FitSurfaces = Callable[[Sequence[Part], Sequence[Variant]], dict[Kind, Surface]]
 
 # The more is moved the lower the surfaces, and the more is left over; twice is nearly all.
 _ROUNDS = 2
@@ -29,8 +33,8 @@ def fit_in_context(
     parts: Sequence[Part],
     handovers: Handovers,
     variants: Sequence[Variant],
-    fit_surfaces: Callable[[Sequence[Part], Sequence[Variant]], Surfaces],
-) -> tuple[Surfaces, list[Variant]]:
+    fit_surfaces: FitSurfaces,
+) -> tuple[dict[Kind, Surface], list[Variant]]:
     """Surfaces of the parts among their like, and variants that charge the rest to handovers.
 
     Args:
@@ -43,94 +47,112 @@ def fit_in_context(
         The surfaces, and the variants with time moved from profiles to conversions; a variant's
         sum stays what it was.
     """
-    neighbours = _Neighbours(parts, handovers)
-    surfaces, moved = fit_surfaces(parts, variants), list(variants)
-    for _ in range(_ROUNDS if neighbours.sites else 0):
-        contexts = _fit(neighbours, variants, surfaces)
-        moved = [neighbours.moved(variant, contexts) for variant in variants]
-        surfaces = fit_surfaces(parts, moved)
-    return surfaces, moved
+    of_site: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        if part.bucket[1]:
+            of_site[part.bucket[1]].append(part)
+    surfaces, relieved = fit_surfaces(parts, variants), list(variants)
+    changes = [list(_changes(handovers, variant)) for variant in variants]
+    for _ in range(_ROUNDS if any(changes) else 0):
+        costs_us = _fit_costs(of_site, variants, changes, surfaces)
+        relieved = [
+            _relieved(of_site, variant, found, costs_us)
+            for variant, found in zip(variants, changes, strict=True)
+        ]
+        surfaces = fit_surfaces(parts, relieved)
+    return surfaces, relieved
 
 
 @dataclass(frozen=True)
-class _Contexts:
-    """Microseconds that a change of formats costs in the layer behind it and in that before it."""
+class _Side:
+    """One side of a handover between different formats.
 
-    behind_us: Mapping[HandoverKind, float]
-    before_us: Mapping[HandoverKind, float]
+    Attributes:
+        column: What it has in common with others.
+        site: The site whose layers take longer.
+        target: The site that reads.
+        share: Of the time; a site that several read pays it once.
+    """
 
-
-class _Neighbours:
-    """The parts on both sides of each handover."""
-
-    def __init__(self, parts: Sequence[Part], handovers: Handovers) -> None:
-        self._handovers = handovers
-        self.sites = {part.bucket[1]: part for part in parts if part.bucket[1]}
-
-    def of(self, variant: Variant) -> list[tuple[HandoverKind, Handover, Part, Part | None]]:
-        """Each standing handover: its kind, the part behind it and that before it, if any."""
-        found = []
-        for handover in self._handovers.standing(variant.levels):
-            source = self._handovers.source(handover, variant.levels)
-            before = self.sites.get(source.name) if source is not None else None
-            behind = self.sites[handover.target.name]
-            found.append((handover.kind(variant.formats, source), handover, behind, before))
-        return found
-
-    def moved(self, variant: Variant, contexts: _Contexts) -> Variant:
-        """The variant with the contexts' time moved from its layers to its conversions."""
-        wanted: list[tuple[Bucket, str, float]] = []
-        for kind, handover, behind, before in self.of(variant):
-            name = handover.target.name
-            wanted.append((behind.bucket, name, contexts.behind_us.get(kind, 0.0)))
-            if before is not None:
-                wanted.append((before.bucket, name, contexts.before_us.get(kind, 0.0)))
-        profiles, conversions = [], []
-        for profile, converted in variant.timed:
-            profiles.append(left := dict(profile))
-            conversions.append(charged := dict(converted))
-            for bucket, name, us in wanted:
-                taken = min(us, left.get(bucket, 0.0))
-                if taken > 0:
-                    left[bucket] -= taken
-                    charged[name] = charged.get(name, 0.0) + taken
-        return replace(variant, profiles=tuple(profiles), conversions=tuple(conversions))
+    column: _Column
+    site: str
+    target: str
+    share: float
 
 
-def _fit(neighbours: _Neighbours, variants: Sequence[Variant], surfaces: Surfaces) -> _Contexts:
-    """What is left over of the surfaces, first by what a layer reads, then by its reader."""
-    behind: dict[HandoverKind, list[float]] = defaultdict(list)
-    rests = []
-    for variant in variants:
-        left = {
-            name: _left_over_us(variant, part, surfaces) for name, part in neighbours.sites.items()
-        }
-        rests.append(left)
-        for kind, handover, _, _ in neighbours.of(variant):
-            behind[kind].append(left[handover.target.name])
-    behind_us = _mean_of_changes(behind)
-    before: dict[HandoverKind, list[float]] = defaultdict(list)
-    for variant, left in zip(variants, rests, strict=True):
-        found = neighbours.of(variant)
-        for kind, handover, _, _ in found:
-            left[handover.target.name] -= behind_us[kind]
-        for kind, _, _, part in found:
-            if part is not None:
-                before[kind].append(left[part.bucket[1]])
-    return _Contexts(behind_us, _mean_of_changes(before))
+def _changes(handovers: Handovers, variant: Variant) -> Iterator[_Side]:
+    """Both sides of every handover of a variant at which the family of formats changes."""
+    standing = handovers.standing(variant.levels)
+    found = [(h, handovers.source(h, variant.levels)) for h in standing]
+    readers = Counter(source.name for _, source in found if source is not None)
+    for handover, source in found:
+        kind, target = handover.kind(variant.formats, source), handover.target.name
+        if kind[0] == kind[1]:
+            continue
+        yield _Side((kind, True), target, target, 1.0)
+        if source is not None:
+            yield _Side((kind, False), source.name, target, 1.0 / readers[source.name])
 
 
-def _left_over_us(variant: Variant, part: Part, surfaces: Surfaces) -> float:
-    """How much longer a part takes than its surface says; 0 where leftovers blur it."""
-    if part.bucket in variant.leftovers or variant.gone(part):
-        return 0.0
-    us = float(np.mean([profile.get(part.bucket, 0.0) for profile in variant.profiles]))
-    return us - float(surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0])
+def _fit_costs(
+    of_site: Mapping[str, Sequence[Part]],
+    variants: Sequence[Variant],
+    changes: Sequence[Sequence[_Side]],
+    surfaces: KindSurfaces,
+) -> dict[_Column, float]:
+    """Microseconds of each side of each kind of change, all at once and none negative.
+
+    Surfaces are too high by what they average over, so each family has an offset of its own.
+    """
+    from scipy.optimize import nnls
+
+    rows: list[dict[_Term, float]] = []
+    rests_us = []
+    for variant, sides in zip(variants, changes, strict=True):
+        terms: dict[str, dict[_Term, float]] = defaultdict(dict)
+        for side in sides:
+            of_one = terms[side.site]
+            of_one[side.column] = of_one.get(side.column, 0.0) + side.share
+        for site, parts in of_site.items():
+            if not any(part.bucket in variant.leftovers or variant.gone(part) for part in parts):
+                family = variant.kind(parts[0])[1]
+                rows.append({**terms[site], (family, "above"): 1.0, (family, "below"): -1.0})
+                rests_us.append(_rest_us(variant, parts, surfaces))
+    place = {name: i for i, name in enumerate(dict.fromkeys(name for row in rows for name in row))}
+    matrix = np.zeros((len(rows), len(place)))
+    for number, row in enumerate(rows):
+        for name, value in row.items():
+            matrix[number, place[name]] = value
+    found, _ = nnls(matrix, np.array(rests_us))
+    known = {side.column for sides in changes for side in sides if side.column in place}
+    return {column: float(found[place[column]]) for column in known}
 
 
-def _mean_of_changes(samples: Mapping[HandoverKind, Sequence[float]]) -> dict[HandoverKind, float]:
-    """Beside its like a layer takes what its surface says: that is what surfaces are for."""
-    return {
-        kind: 0.0 if kind[0] == kind[1] else max(float(np.mean(us)), 0.0)
-        for kind, us in samples.items()
-    }
+def _rest_us(variant: Variant, parts: Sequence[Part], surfaces: KindSurfaces) -> float:
+    """How much longer the parts of a site take than their surfaces say."""
+    rest = 0.0
+    for part in parts:
+        us = [profile.get(part.bucket, 0.0) for profile in variant.profiles]
+        point = np.array([variant.sizes(part)])
+        rest += float(np.mean(us) - surfaces[variant.kind(part)].predict(point)[0])
+    return rest
+
+
+def _relieved(
+    of_site: Mapping[str, Sequence[Part]],
+    variant: Variant,
+    sides: Sequence[_Side],
+    costs_us: Mapping[_Column, float],
+) -> Variant:
+    """The variant with the costs of its changes moved from its layers to its conversions."""
+    profiles, conversions = [], []
+    for profile, converted in variant.timed:
+        profiles.append(left := dict(profile))
+        conversions.append(charged := dict(converted))
+        for side in sides:
+            us = side.share * costs_us.get(side.column, 0.0)
+            for part in of_site.get(side.site, ())[:1]:
+                taken = min(us, left.get(part.bucket, 0.0))
+                left[part.bucket] = left.get(part.bucket, 0.0) - taken
+                charged[side.target] = charged.get(side.target, 0.0) + taken
+    return replace(variant, profiles=tuple(profiles), conversions=tuple(conversions))

@@ -36,7 +36,8 @@ _TERMS = 3
 
 @dataclass(frozen=True)
 class CorrectedSurface:
-    """A surface with the terms that whole-model times added to it; a part that is gone stays so.
+    """A surface with the terms that whole-model times added to it; what is left of a part that is
+    gone has none.
 
     Attributes:
         surface: From profiles.
@@ -59,14 +60,16 @@ class CorrectedSurface:
         us, there, product = self.terms(sizes)
         hidden = [self.hidden_us.get(tuple(map(int, point)), 0.0) for point in np.atleast_2d(sizes)]
         rest = self.fixed_us * there + self.slope_us * product + np.array(hidden)
-        return np.asarray(np.maximum(self.scale * us + rest, 0.0))
+        left_us = self.surface.predict(sizes) * (1 - there)
+        return np.asarray(np.maximum(self.scale * us + rest, 0.0) + left_us)
 
     def terms(self, sizes: Sizes) -> tuple[Floats, Floats, Floats]:
-        """The surface, whether the part is there, and its relative product of sizes."""
+        """The surface, whether the part is there, and its relative product of sizes; all of them
+        are 0 where it is not."""
         points = np.atleast_2d(np.asarray(sizes, np.int64))
         there = np.all(points > 0, axis=1).astype(np.float64)
         product = np.prod(points / np.maximum(np.array(self.most, np.float64), 1.0), axis=1)
-        return self.surface.predict(points), there, product * there
+        return self.surface.predict(points) * there, there, product * there
 
 
 @dataclass(frozen=True)

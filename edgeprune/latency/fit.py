@@ -20,6 +20,8 @@ from edgeprune.latency.surface import Surface, fit_surface
 from edgeprune.latency.tabulation import Tabulation
 
 Floats = npt.NDArray[np.float64]
+# Sizes of a part, its microseconds, and the relative error to expect.
+_Sample = tuple[list[int], float, float]
 # Relative error of a part's time in one profile, and what disturbance adds to it.
 _PROFILE_NOISE = 0.03
 _DISTURBED_NOISE = 0.3
@@ -67,7 +69,8 @@ def fit_model(
     leftovers_us = left_us / np.maximum(emptied.sum(axis=0), 1.0)
     cells, counts = _count_cells(parts, variants)
     total_us = np.array([variant.total_us for variant in variants])
-    besides_us = overhead.fixed_us + conversions_us + emptied @ leftovers_us
+    gone_us = np.array([_gone_us(parts, variant, surfaces) for variant in variants])
+    besides_us = overhead.fixed_us + conversions_us + gone_us + emptied @ leftovers_us
     correction = fit_correction(kind_terms, typical_us, emptied, counts, total_us, besides_us)
     corrected = _corrected(plain, correction, cells)
     tabulation = Tabulation(choices, full, overhead.fixed_us)
@@ -147,30 +150,37 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
     """A surface for every kind of part and family of formats, from all parts of that kind.
 
     A part that runs what is left of an emptied structure tells nothing of its own sizes where
-    others of its kind are without. What is left of a part that is itself emptied depends on what
-    stands before it, and not on its kind: it is no part of the surface either.
+    others of its kind are without. A part that is itself emptied has no format any more; whether
+    what it leaves is a step of its own depends on its neighbours, so that is fitted on the mean.
     """
-    samples: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
-    burdened: dict[Kind, list[tuple[list[int], float, float]]] = defaultdict(list)
+    alive: dict[Kind, list[_Sample]] = defaultdict(list)
+    burdened: dict[Kind, list[_Sample]] = defaultdict(list)
+    gone: dict[str, list[_Sample]] = defaultdict(list)
+    axes: dict[Kind, int] = {}
     for variant in variants:
         for profile, disturbed in zip(variant.profiles, variant.disturbed, strict=True):
             noise = _PROFILE_NOISE + _DISTURBED_NOISE * max(disturbed - 1, 0)
             for part in parts:
                 kind, us = variant.kind(part), profile.get(part.bucket, 0.0)
-                if not variant.gone(part):
-                    chosen = burdened if part.bucket in variant.leftovers else samples
-                    chosen[kind].append((variant.sizes(part), us, noise))
+                axes[kind] = len(part.axes)
+                if variant.gone(part):
+                    gone[part.kind].append((part.sizes(variant.levels), us, noise))
+                    continue
+                chosen = burdened if part.bucket in variant.leftovers else alive
+                chosen[kind].append((variant.sizes(part), us, noise))
+    left = {name: _surface(rows, stepped=False, mean=True) for name, rows in gone.items()}
     surfaces = {}
-    for kind in dict.fromkeys([*samples, *burdened]):
-        rows = samples.get(kind) or burdened[kind]
-        sizes, times, noises = zip(*rows, strict=True)
-        surfaces[kind] = fit_surface(
-            np.array(sizes, np.int64).reshape(len(rows), -1),
-            np.array(times),
-            np.array(noises),
-            stepped=kind[1] in DENSE_FAMILIES,
-        )
+    for kind, count in axes.items():
+        rows = alive.get(kind) or burdened.get(kind)
+        surface = _surface(rows, stepped=kind[1] in DENSE_FAMILIES) if rows else Surface({})
+        surfaces[kind] = replace(surface, left=left.get(kind[0]), axes=count)
     return surfaces
+
+
+def _surface(rows: Sequence[_Sample], *, stepped: bool, mean: bool = False) -> Surface:
+    sizes, us, noise = zip(*rows, strict=True)
+    points = np.array(sizes, np.int64).reshape(len(rows), -1)
+    return fit_surface(points, np.array(us), np.array(noise), stepped=stepped, mean=mean)
 
 
 def _groups(offered: Mapping[str, tuple[int, ...]], alike: Mapping[str, str]) -> dict[str, int]:
@@ -186,20 +196,27 @@ def _leftovers_us(
     surfaces: Mapping[Kind, Surface],
     group_of: Mapping[str, int],
 ) -> Floats:
-    """By group, what the leftovers of all emptied structures take."""
+    """By group, what the leftovers of all emptied structures take inside of other parts."""
     total_us = np.zeros(len(set(group_of.values())))
     for variant in variants:
         for part in parts:
-            names = [name for name in variant.left_of(part) if name in group_of]
+            names = [n for n in variant.leftovers.get(part.bucket, ()) if n in group_of]
             if not names:
                 continue
             us = float(np.median([profile.get(part.bucket, 0.0) for profile in variant.profiles]))
-            if not variant.gone(part):
-                point = np.array([variant.sizes(part)])
-                us -= float(surfaces[variant.kind(part)].predict(point)[0])
+            alone = surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0]
             for name in names:
-                total_us[group_of[name]] += us / len(names)
+                total_us[group_of[name]] += (us - alone) / len(names)
     return np.maximum(total_us, 0.0)
+
+
+def _gone_us(parts: Sequence[Part], variant: Variant, surfaces: Mapping[Kind, Surface]) -> float:
+    """What is left of all parts that are emptied themselves."""
+    return sum(
+        float(surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0])
+        for part in parts
+        if variant.gone(part)
+    )
 
 
 def _count_emptied(variants: Sequence[Variant], group_of: Mapping[str, int]) -> Floats:

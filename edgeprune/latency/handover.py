@@ -1,7 +1,8 @@
-"""What a runtime puts between layers of different formats: conversions of values and layouts.
+"""What layers of different formats pay for each other: conversions of values and layouts.
 
 Their time depends on both formats and on the values that are handed over, and on nothing else of
-the layers. A profile shows them as layers of their own.
+the layers. A profile shows them as layers of their own, and what of them runs inside of the layers
+is found by comparing (:mod:`edgeprune.latency.context`).
 """
 
 import math
@@ -131,7 +132,7 @@ def fit_handovers(
         handovers: Of the network.
         levels: Of each variant, as the others.
         formats: Of the layers that are not dense.
-        profiles: Microseconds by target in each profile; nothing where nothing was converted.
+        profiles: Microseconds by target in each profile; nothing where nothing is paid.
     """
     samples: dict[HandoverKind, list[tuple[int, float]]] = defaultdict(list)
     for chosen, found, times in zip(levels, formats, profiles, strict=True):
@@ -143,10 +144,12 @@ def fit_handovers(
     for kind, rows in samples.items():
         elements, us = np.array(rows, np.float64).T
         # Whether anything is converted may depend on a third layer, so what counts is the mean.
-        _, owner = np.unique(elements, return_inverse=True)
-        mean_us = (np.bincount(owner, us) / np.bincount(owner))[owner]
         surfaces[kind] = fit_surface(
-            elements.astype(np.int64)[:, None], mean_us, np.full(len(us), _NOISE), stepped=False
+            elements.astype(np.int64)[:, None],
+            us,
+            np.full(len(us), _NOISE),
+            stepped=False,
+            mean=True,
         )
     return surfaces
 

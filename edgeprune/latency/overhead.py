@@ -72,8 +72,13 @@ def fit_overhead(parts: Sequence[Part], variants: Sequence[Variant]) -> Overhead
 
 def _called(parts: Sequence[Part], variant: Variant) -> set[Bucket]:
     """The parts that our own operators run in a variant."""
-    standing = (part for part in parts if variant.profiles[0].get(part.bucket, 0.0) > 0)
-    return {part.bucket for part in standing if variant.kind(part)[1] not in DENSE_FAMILIES}
+    standing = (part for part in parts if not variant.gone(part))
+    return {
+        part.bucket
+        for part in standing
+        if variant.profiles[0].get(part.bucket, 0.0) > 0
+        and variant.kind(part)[1] not in DENSE_FAMILIES
+    }
 
 
 def _layers_us(parts: Mapping[Bucket, float], conversions: Mapping[str, float]) -> float:

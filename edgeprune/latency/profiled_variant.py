@@ -50,12 +50,6 @@ class Variant:
         """The sizes of a part in this variant."""
         return part.sizes(self.levels, self.formats)
 
-    def left_of(self, part: Part) -> list[str]:
-        """The emptied structures of which a part is or runs what is left."""
-        own = [name for name in part.bucket[0] if self.levels[name] == 0]
-        gone = own if 0 in part.sizes(self.levels) else []
-        return [*self.leftovers.get(part.bucket, ()), *gone]
-
     def gone(self, part: Part) -> bool:
         """Whether nothing is left of a part but what its structures leave behind."""
         return 0 in part.sizes(self.levels)

@@ -29,9 +29,17 @@ _SEVERAL = 5
 
 @dataclass(frozen=True)
 class Surface:
-    """A fitted time; ``predict`` gives microseconds."""
+    """A fitted time; ``predict`` gives microseconds.
+
+    Attributes:
+        patches: By which of the sizes are not zero.
+        left: What remains where one of the first ``axes`` sizes is zero, by those sizes.
+        axes: How many sizes that looks at.
+    """
 
     patches: dict[tuple[bool, ...], "_Patch"]
+    left: "Surface | None" = None
+    axes: int = 0
 
     def predict(self, sizes: Sizes) -> Floats:
         """Microseconds at ``sizes`` of shape (points, axes); never negative.
@@ -44,10 +52,15 @@ class Surface:
             rows = np.all((points > 0) == np.array(alive, bool), axis=1)
             if rows.any():
                 result[rows] = patch.predict(points[rows][:, list(alive)])
+        if self.left is not None:
+            rows = np.any(points[:, : self.axes] == 0, axis=1)
+            result[rows] = self.left.predict(points[rows][:, : self.axes])
         return result
 
 
-def fit_surface(sizes: Sizes, us: Floats, noise: Floats, *, stepped: bool = True) -> Surface:
+def fit_surface(
+    sizes: Sizes, us: Floats, noise: Floats, *, stepped: bool = True, mean: bool = False
+) -> Surface:
     """Fit the time of a part to samples.
 
     Args:
@@ -55,8 +68,14 @@ def fit_surface(sizes: Sizes, us: Floats, noise: Floats, *, stepped: bool = True
         us: Shape (samples,): measured microseconds.
         noise: Shape (samples,): relative error to expect of each, beside the clock's own.
         stepped: Whether the time may have stairs; kernels that leave zeros out have none.
+        mean: Whether samples of equal sizes count by their mean, because more than the sizes
+            decides whether there is anything at all, and not by their median.
     """
     points = np.asarray(sizes, np.int64).reshape(len(us), -1)
+    if mean and len(us):
+        _, owner = np.unique(points, axis=0, return_inverse=True)
+        owner = owner.reshape(-1)
+        us = (np.bincount(owner, us) / np.bincount(owner))[owner]
     patches: dict[tuple[bool, ...], _Patch] = {}
     for row in np.unique(points > 0, axis=0):
         alive = tuple(bool(value) for value in row)

@@ -41,7 +41,7 @@ class State:
         position: The next batch.
         elapsed_s: Seconds spent, over all processes.
         planned_s: ``elapsed_s`` at the latest planning of the pace.
-        evaluations: How often the held-back fidelity was looked at.
+        evaluations: How often the held-back samples were looked at.
         best_loss: Least held-back loss so far; ``best_step`` is its step and ``best_fidelity``
             the fidelity there.
         gained_loss: Held-back loss at the latest gain worth the name; ``stale`` evaluations ago.

@@ -317,8 +317,8 @@ class _Run:
 
     def _diverged_loss(self, state: State) -> float:
         """The held-back loss beyond which training has failed."""
-        weights = self._settings.loss
-        least = _LEAST_START * (weights.output + weights.kl)
+        weights = self._holdout.weights
+        least = _LEAST_START * (weights.output + weights.kl + weights.similarity)
         return _DIVERGED * max(state.history[0]["held_back_loss"], least)
 
     def _set_back(self, state: State) -> None:

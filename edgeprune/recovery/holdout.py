@@ -34,10 +34,12 @@ class Holdout:
     Args:
         teacher: The dense network; its outputs are computed once.
         batches: The held-back batches.
-        weights: Of the terms that are trained. Features are left out, for they are a help on the
-            way and not what the student is for; where nothing is left, the output error decides.
+        weights: Of the terms that are trained.
 
     Attributes:
+        weights: Of the terms that judge. Features are left out, for they are a help on the way and
+            not what the student is for, and so is what does not apply to these outputs; where
+            nothing is left, the output error decides.
         variances: Per output the teacher's variance, summed over a sample's elements; None for
             outputs that are not floating point.
     """
@@ -51,10 +53,21 @@ class Holdout:
         self._batches = batches
         self._outputs = _outputs(teacher, batches)
         self.variances = [_variance(column) for column in zip(*self._outputs, strict=True)]
-        judged = replace(weights, features=0.0)
-        if not (judged.output or judged.kl or judged.similarity):
-            judged = _OUTPUT_ERROR
-        self._loss = DistillationLoss(judged, self.variances)
+        self.weights = self._applicable(weights)
+        self._loss = DistillationLoss(self.weights, self.variances)
+
+    def _applicable(self, weights: LossWeights) -> LossWeights:
+        columns = zip(*self._outputs, strict=True)
+        floats = [c for c, variance in zip(columns, self.variances, strict=True) if variance]
+        classes = any(column[0].dim() == 2 for column in floats)
+        several = any(len(theirs[0]) > 1 for theirs in self._outputs)
+        left = replace(
+            weights,
+            features=0.0,
+            kl=weights.kl if classes else 0.0,
+            similarity=weights.similarity if classes and several else 0.0,
+        )
+        return left if left.output or left.kl or left.similarity else _OUTPUT_ERROR
 
     def judge(self, student: fx.GraphModule) -> Judgement:
         """Run the student on every held-back batch."""

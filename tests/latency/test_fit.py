@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeprune.formats import DENSE, DENSE_INT8
+from edgeprune.formats import DENSE, DENSE_INT8, Format
 from edgeprune.graph.choices import Choices
 from edgeprune.graph.sites import Site
 from edgeprune.latency.attribution import Part, Weight
@@ -148,5 +148,63 @@ def test_what_an_emptied_layer_leaves_does_not_depend_on_its_format() -> None:
     for _ in range(10):
         plan = {name: int(random.choice(LEVELS)) for name in NAMES}
         plan.update({site: int(random.choice((0, 1))) for site in sites})
+        us = sum((2.0 if plan[f"{n}@format"] else 3.0) + 0.1 * plan[n] for n in NAMES if plan[n])
+        wanted_us = 20.5 + us + 1.5 * sum(not plan[name] for name in NAMES)
+        assert 1e3 * model.total_ms(plan) == pytest.approx(wanted_us, rel=0.05)
         other = {**plan, **{f"{n}@format": 1 - plan[f"{n}@format"] for n in NAMES if not plan[n]}}
         assert model.total_ms(plan) == pytest.approx(model.total_ms(other), rel=1e-9)
+
+
+def test_what_emptied_layers_leave_follows_the_sizes_that_stand() -> None:
+    """An addition that was fused to an emptied layer is as wide as the stream beside it."""
+    random = np.random.default_rng(2)
+    offered = {"stream": (16, 32, 48, 64), **OFFERED}
+    stream = Axis(0, (("stream", 1),))
+    parts = [
+        Part(((), ""), "rest", ()),
+        *(Part((("stream", n), ""), "block", (stream, Axis(0, ((n, 1),)))) for n in NAMES),
+    ]
+
+    def of(levels: dict[str, int]) -> Variant:
+        width = levels["stream"]
+        profile = {((), ""): 20.5}
+        for name in NAMES:
+            inner = levels[name]
+            profile[("stream", name), ""] = 0.05 * width + (1.0 + 0.004 * width * inner) * (
+                inner > 0
+            )
+        return Variant(levels, (profile,), (1.0,), sum(profile.values()))
+
+    alike = {**ALIKE, "stream": "stream"}
+    variants = [of(levels) for levels in design_variants(offered, alike, 40)]
+    model = fit_model(
+        parts, Handovers({}, {}), variants, Choices(offered), alike, {**FULL, "stream": 64}
+    )
+    for width in offered["stream"]:
+        for gone in (4, 14):
+            levels = [0] * gone + [int(random.choice(LEVELS[1:])) for _ in NAMES[gone:]]
+            plan = {"stream": width, **dict(zip(NAMES, levels, strict=True))}
+            assert 1e3 * model.total_ms(plan) == pytest.approx(of(plan).total_us, rel=0.02)
+
+
+def test_a_format_that_was_only_seen_on_emptied_layers_is_no_obstacle() -> None:
+    """The table also holds variants of earlier recipes, whose formats are not offered now."""
+    axes = {name: Axis(0, ((name, 1),)) for name in NAMES}
+    parts = [
+        Part(((), ""), "rest", ()),
+        *(
+            Part(((n,), f"{n}@format"), "block", (axes[n],), (Weight(n, (axes[n],)),))
+            for n in NAMES
+        ),
+    ]
+    sparse = Format("int8", (4, 1), 0.5)
+
+    def of(levels: dict[str, int]) -> Variant:
+        us = {((n,), f"{n}@format"): 3.0 + 0.1 * levels[n] if levels[n] else 0.0 for n in NAMES}
+        profile = {((), ""): 20.5, **us}
+        formats = {name: sparse for name in NAMES if not levels[name]}
+        return Variant(levels, (profile,), (1.0,), sum(profile.values()), formats)
+
+    variants = [of(levels) for levels in design_variants(OFFERED, ALIKE, 20)]
+    model = fit_model(parts, Handovers({}, {}), variants, Choices(OFFERED), ALIKE, FULL)
+    assert 1e3 * model.dense_ms == pytest.approx(of(FULL).total_us, rel=0.01)

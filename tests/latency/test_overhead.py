@@ -1,10 +1,13 @@
 """What an inference takes besides its layers is found from whole-model times."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgeprune.formats import Format, Formats
 from edgeprune.latency.attribution import Part, Weight
+from edgeprune.latency.axis import Axis
 from edgeprune.latency.overhead import Overhead, fit_overhead, scaled
 from edgeprune.latency.profiled_variant import Variant
 
@@ -55,3 +58,16 @@ def test_times_that_only_shrink_with_the_whole_have_no_overhead() -> None:
     found = fit_overhead(PARTS, bare)
     assert found.fixed_us < 0.5
     assert found.call_us < 0.05
+
+
+def test_what_an_emptied_sparse_layer_leaves_is_no_call_of_our_operators() -> None:
+    axis = Axis(0, (("block", 1),))
+    part = Part((("block",), "layer@format"), "layer", (axis,), (Weight("layer", (axis,)),))
+    for level, call_us in ((8, CALL_US), (0, 0.0)):
+        given = Variant({"block": level}, ({part.bucket: 3.0},), (1.0,), 20.0, {"layer": SPARSE})
+        (profile,) = scaled([part], given, Overhead(FIXED_US, CALL_US)).profiles
+        assert profile[part.bucket] == pytest.approx(20.0 - FIXED_US)
+        shared = scaled(
+            [part], replace(given, total_us=FIXED_US + call_us), Overhead(FIXED_US, CALL_US)
+        )
+        assert shared.profiles[0][part.bucket] == pytest.approx(call_us)
