@@ -8,32 +8,28 @@ both sides, and moved from the layers to the handover between them.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeprune.latency.attribution import Part
 from edgeprune.latency.handover import HandoverKind, Handovers
+from edgeprune.latency.part_surfaces import fit_surfaces, part_us
 from edgeprune.latency.profiled_variant import Kind, Variant
 from edgeprune.latency.surface import Surface
 
-KindSurfaces = Mapping[Kind, Surface]
 # A kind of handover, and whether it is the side that reads.
 _Column = tuple[HandoverKind, bool]
 # A column, or a family of formats and the sign of its offset.
 _Term = _Column | tuple[str, str]
-FitSurfaces = Callable[[Sequence[Part], Sequence[Variant]], dict[Kind, Surface]]
 
 # The more is moved the lower the surfaces, and the more is left over; twice is nearly all.
 _ROUNDS = 2
 
 
 def fit_in_context(
-    parts: Sequence[Part],
-    handovers: Handovers,
-    variants: Sequence[Variant],
-    fit_surfaces: FitSurfaces,
+    parts: Sequence[Part], handovers: Handovers, variants: Sequence[Variant]
 ) -> tuple[dict[Kind, Surface], list[Variant]]:
     """Surfaces of the parts among their like, and variants that charge the rest to handovers.
 
@@ -41,7 +37,6 @@ def fit_in_context(
         parts: All buckets of the network.
         handovers: What its sites read.
         variants: Whose profiles add up to their whole times.
-        fit_surfaces: Fits a surface for every kind of part and family of formats.
 
     Returns:
         The surfaces, and the variants with time moved from profiles to conversions; a variant's
@@ -98,7 +93,7 @@ def _fit_costs(
     of_site: Mapping[str, Sequence[Part]],
     variants: Sequence[Variant],
     changes: Sequence[Sequence[_Side]],
-    surfaces: KindSurfaces,
+    surfaces: Mapping[Kind, Surface],
 ) -> dict[_Column, float]:
     """Microseconds of each side of each kind of change, all at once and none negative.
 
@@ -128,13 +123,12 @@ def _fit_costs(
     return {column: float(found[place[column]]) for column in known}
 
 
-def _rest_us(variant: Variant, parts: Sequence[Part], surfaces: KindSurfaces) -> float:
+def _rest_us(variant: Variant, parts: Sequence[Part], surfaces: Mapping[Kind, Surface]) -> float:
     """How much longer the parts of a site take than their surfaces say."""
     rest = 0.0
     for part in parts:
         us = [profile.get(part.bucket, 0.0) for profile in variant.profiles]
-        point = np.array([variant.sizes(part)])
-        rest += float(np.mean(us) - surfaces[variant.kind(part)].predict(point)[0])
+        rest += float(np.mean(us)) - part_us(surfaces, variant, part)
     return rest
 
 
@@ -151,7 +145,7 @@ def _relieved(
         conversions.append(charged := dict(converted))
         for side in sides:
             us = side.share * costs_us.get(side.column, 0.0)
-            for part in of_site.get(side.site, ())[:1]:
+            for part in of_site.get(side.site, ())[:1]:  # which of several does not matter
                 taken = min(us, left.get(part.bucket, 0.0))
                 left[part.bucket] = left.get(part.bucket, 0.0) - taken
                 charged[side.target] = charged.get(side.target, 0.0) + taken

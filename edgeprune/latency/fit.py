@@ -15,16 +15,12 @@ from edgeprune.latency.correction import CorrectedSurface, Correction, fit_corre
 from edgeprune.latency.handover import Handovers, fit_handovers, handover_us
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.overhead import fit_overhead, scaled
+from edgeprune.latency.part_surfaces import part_us
 from edgeprune.latency.profiled_variant import DENSE_FAMILIES, Kind, Variant
-from edgeprune.latency.surface import Surface, fit_surface
+from edgeprune.latency.surface import Surface
 from edgeprune.latency.tabulation import Tabulation
 
 Floats = npt.NDArray[np.float64]
-# Sizes of a part, its microseconds, and the relative error to expect.
-_Sample = tuple[list[int], float, float]
-# Relative error of a part's time in one profile, and what disturbance adds to it.
-_PROFILE_NOISE = 0.03
-_DISTURBED_NOISE = 0.3
 # Of a sparse part's weights, in the sizes that its terms are relative to.
 _TYPICAL_DENSITY = 0.3
 
@@ -50,7 +46,7 @@ def fit_model(
     offered = choices.levels
     overhead = fit_overhead(parts, variants)
     variants = [scaled(parts, variant, overhead) for variant in variants]
-    surfaces, variants = fit_in_context(parts, handovers, variants, fit_surfaces)
+    surfaces, variants = fit_in_context(parts, handovers, variants)
     plain = _plain(parts, surfaces, full)
     converting = fit_handovers(
         handovers,
@@ -146,43 +142,6 @@ def _kind_terms(
     return total
 
 
-def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kind, Surface]:
-    """A surface for every kind of part and family of formats, from all parts of that kind.
-
-    A part that runs what is left of an emptied structure tells nothing of its own sizes where
-    others of its kind are without. A part that is itself emptied has no format any more; whether
-    what it leaves is a step of its own depends on its neighbours, so that is fitted on the mean.
-    """
-    alive: dict[Kind, list[_Sample]] = defaultdict(list)
-    burdened: dict[Kind, list[_Sample]] = defaultdict(list)
-    gone: dict[str, list[_Sample]] = defaultdict(list)
-    axes: dict[Kind, int] = {}
-    for variant in variants:
-        for profile, disturbed in zip(variant.profiles, variant.disturbed, strict=True):
-            noise = _PROFILE_NOISE + _DISTURBED_NOISE * max(disturbed - 1, 0)
-            for part in parts:
-                kind, us = variant.kind(part), profile.get(part.bucket, 0.0)
-                axes[kind] = len(part.axes)
-                if variant.gone(part):
-                    gone[part.kind].append((part.sizes(variant.levels), us, noise))
-                    continue
-                chosen = burdened if part.bucket in variant.leftovers else alive
-                chosen[kind].append((variant.sizes(part), us, noise))
-    left = {name: _surface(rows, stepped=False, mean=True) for name, rows in gone.items()}
-    surfaces = {}
-    for kind, count in axes.items():
-        rows = alive.get(kind) or burdened.get(kind)
-        surface = _surface(rows, stepped=kind[1] in DENSE_FAMILIES) if rows else Surface({})
-        surfaces[kind] = replace(surface, left=left.get(kind[0]), axes=count)
-    return surfaces
-
-
-def _surface(rows: Sequence[_Sample], *, stepped: bool, mean: bool = False) -> Surface:
-    sizes, us, noise = zip(*rows, strict=True)
-    points = np.array(sizes, np.int64).reshape(len(rows), -1)
-    return fit_surface(points, np.array(us), np.array(noise), stepped=stepped, mean=mean)
-
-
 def _groups(offered: Mapping[str, tuple[int, ...]], alike: Mapping[str, str]) -> dict[str, int]:
     """A number for the structures that can be emptied, equal for those that are alike."""
     names = [name for name, levels in offered.items() if 0 in levels]
@@ -204,19 +163,15 @@ def _leftovers_us(
             if not names:
                 continue
             us = float(np.median([profile.get(part.bucket, 0.0) for profile in variant.profiles]))
-            alone = surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0]
+            alone_us = part_us(surfaces, variant, part)
             for name in names:
-                total_us[group_of[name]] += (us - alone) / len(names)
+                total_us[group_of[name]] += (us - alone_us) / len(names)
     return np.maximum(total_us, 0.0)
 
 
 def _gone_us(parts: Sequence[Part], variant: Variant, surfaces: Mapping[Kind, Surface]) -> float:
     """What is left of all parts that are emptied themselves."""
-    return sum(
-        float(surfaces[variant.kind(part)].predict(np.array([variant.sizes(part)]))[0])
-        for part in parts
-        if variant.gone(part)
-    )
+    return sum(part_us(surfaces, variant, part) for part in parts if variant.gone(part))
 
 
 def _count_emptied(variants: Sequence[Variant], group_of: Mapping[str, int]) -> Floats:

@@ -11,7 +11,6 @@ from edgeprune.graph.sites import Site
 from edgeprune.latency.attribution import Part, Weight
 from edgeprune.latency.axis import Axis
 from edgeprune.latency.context import fit_in_context
-from edgeprune.latency.fit import fit_surfaces
 from edgeprune.latency.handover import Handover, Handovers, fit_handovers, handover_us
 from edgeprune.latency.profiled_variant import Variant
 
@@ -78,7 +77,7 @@ def predicted_us(
     fitted: list[Variant], asked: Variant, handovers: Handovers = HANDOVERS
 ) -> tuple[float, float]:
     """Of the layers, and of the handovers."""
-    surfaces, moved = fit_in_context(PARTS, handovers, fitted, fit_surfaces)
+    surfaces, moved = fit_in_context(PARTS, handovers, fitted)
     layers = sum(
         float(surfaces[asked.kind(part)].predict(np.array([asked.sizes(part)]))[0])
         for part in PARTS
@@ -107,7 +106,7 @@ def test_only_changes_of_formats_are_charged_for_them(int8: float) -> None:
 
 def test_a_variant_still_adds_up() -> None:
     fitted = variants(1, 0.0, 0.5, 1.0)
-    relieved = fit_in_context(PARTS, HANDOVERS, fitted, fit_surfaces)[1]
+    relieved = fit_in_context(PARTS, HANDOVERS, fitted)[1]
     for before, after in zip(fitted, relieved, strict=True):
         (profile,), (conversions,) = after.profiles, after.conversions
         assert sum(profile.values()) + sum(conversions.values()) == pytest.approx(before.total_us)
@@ -152,7 +151,7 @@ def test_what_several_read_is_charged_once_in_all() -> None:
 
 def test_a_site_that_the_runtime_runs_with_another_has_no_part() -> None:
     given = variants(6, 0.5)
-    surfaces, relieved = fit_in_context(PARTS[:5] + PARTS[6:], HANDOVERS, given, fit_surfaces)
+    surfaces, relieved = fit_in_context(PARTS[:5] + PARTS[6:], HANDOVERS, given)
     assert surfaces and len(relieved) == len(given)
 
 
@@ -162,4 +161,4 @@ def test_without_sites_nothing_is_moved() -> None:
         Variant(v.levels, ({(b[0], ""): us for b, us in v.profiles[0].items()},), (1.0,), 1.0)
         for v in variants(2, 0.5)
     ]
-    assert fit_in_context(bare, Handovers({}, {}), given, fit_surfaces)[1] == given
+    assert fit_in_context(bare, Handovers({}, {}), given)[1] == given
