@@ -48,14 +48,16 @@ class Convolutions(nn.Module):
         return F.relu(x + self.norms[1](self.second(x)))
 
 
-def built(net: nn.Module, x: Tensor, formats: Formats, folder: Path) -> tuple[Tensor, Tensor]:
+def built(
+    net: nn.Module, x: Tensor, formats: Formats, folder: Path, precision: str = "f32"
+) -> tuple[Tensor, Tensor]:
     """What the simulation and the artifact give."""
     module = capture(net, (x,)).module
     mask_by_magnitude(module, formats)
     onnx, out = folder / "model.onnx", folder / "model.xml"
     samples = [(x.numpy() * scale,) for scale in (1.0, 0.9)]
     artifact = write_artifact(module, formats, (x,), onnx, out, runtime("openvino"), samples)
-    session = runtime("openvino").load(artifact, CompileOptions(precision="f32"))
+    session = runtime("openvino").load(artifact, CompileOptions(precision=precision))
     with torch.no_grad():
         (wanted,) = simulate(module, formats)(x)
     assert not (folder / "sparse.onnx").exists()
@@ -140,7 +142,8 @@ def rounded_additions(artifact: Path) -> list[int]:
     ("layers", "rounded"),
     [
         (("second_0",), [0, 0, 0]),
-        (("first_0", "first_2", "second_2"), [0, 0, 2]),
+        (("first_0", "first_2", "second_2"), [0, 0, 0]),
+        (("first_0", "second_0", "first_1", "second_1"), [2, 2, 0]),
         (("first_0", "second_0", "first_1", "second_1", "first_2", "second_2"), [2, 2, 2]),
     ],
 )
@@ -152,6 +155,19 @@ def test_shortcuts_are_rounded_only_beside_int8_layers(
     wanted, found = built(net, x, dict.fromkeys(layers, DENSE_INT8), tmp_path)
     assert_near(found, wanted, 0.05)
     assert rounded_additions(tmp_path / "model.xml") == rounded
+
+
+@pytest.mark.parametrize("dense", [("first_0", "second_0"), ("second_1",), ("first_1", "second_1")])
+def test_int8_beside_bf16_compiles_where_no_matrix_product_follows(
+    dense: tuple[str, ...], tmp_path: Path
+) -> None:
+    """OpenVINO keeps what follows the last one in float32, back along the shortcuts."""
+    torch.manual_seed(0)
+    net, x = Shortcuts().eval(), torch.randn(1, 16, 12, 12)
+    layers = {f"{side}_{i}" for side in ("first", "second") for i in range(3)}
+    formats = dict.fromkeys(sorted(layers.difference(dense)), DENSE_INT8)
+    wanted, found = built(net, x, formats, tmp_path, precision="bf16")
+    assert_near(found, wanted, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -74,23 +74,40 @@ def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
     """
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() not in _CONSTANTS]
     chosen = {op.get_friendly_name() for op in ops if _scope(op) in layers}
-    behind, before = _behind_and_before(ops, chosen)
-    joins = {
-        op.get_friendly_name()
-        for op in ops
-        if op.get_type_name() in _BETWEEN
-        and len(operands := _inputs(op)) > 1
-        and all(_is_int8(operand, chosen | behind, chosen | before) for operand in operands)
-    }
+    joins = _int8_joins(ops, chosen)
     behind, before = _behind_and_before(ops, chosen | joins)
     kept = chosen | joins | (behind & before)
     return [name for op in ops if (name := op.get_friendly_name()) not in kept]
 
 
-def _is_int8(operand: Any, behind: set[str], before: set[str]) -> bool:
-    """Whether an operand comes from an int8 layer, or is rounded for another reader anyway."""
-    readers = {reader.get_friendly_name() for reader in _outputs(operand)}
-    return operand.get_friendly_name() in behind or bool(readers & before)
+def _int8_joins(ops: Sequence[Any], chosen: set[str]) -> set[str]:
+    """Where values meet that all come from an int8 layer or are rounded for another one anyway.
+
+    What comes out of a join in full precision does not count, however it is rounded: OpenVINO
+    2026.4 cannot compile an int8 layer that adds such a value to what it computes, in bfloat16.
+    """
+    behind, before = _behind_and_before(ops, chosen)
+    joins: set[str] = set()
+    full: set[str] = set()
+    for op in ops:
+        if op.get_type_name() not in _BETWEEN:
+            continue
+        name, operands = op.get_friendly_name(), _inputs(op)
+        made_by = [operand.get_friendly_name() for operand in operands]
+        if len(operands) < 2:
+            full.update({name} if full.intersection(made_by) else ())
+            continue
+        rounded = (_is_read_by(operand, chosen | before) for operand in operands)
+        int8 = all(
+            maker in chosen | behind or (anyway and maker not in full)
+            for maker, anyway in zip(made_by, rounded, strict=True)
+        )
+        (joins if int8 else full).add(name)
+    return joins
+
+
+def _is_read_by(operand: Any, readers: set[str]) -> bool:
+    return any(reader.get_friendly_name() in readers for reader in _outputs(operand))
 
 
 def _behind_and_before(ops: Sequence[Any], start: set[str]) -> tuple[set[str], set[str]]:
