@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune import console
 from edgeprune.devices import Device
 from edgeprune.errors import InputError
 from edgeprune.formats import Format, parse_format
@@ -41,6 +42,8 @@ _MORE_BY_FAMILY = 0.25
 # Percentile of unprofiled times the model is fitted to: what the machine can do undisturbed.
 PERCENTILE = 5.0
 _HARDLY_WORSE = 1.05
+# Part of the variants that the runtime may be unable to open, for one bug or another of its own.
+_REFUSED_SHARE = 0.25
 
 
 def profile_network(
@@ -67,7 +70,8 @@ def profile_network(
         variants: How many variants to measure; by default what a minute or two allow.
 
     Raises:
-        InputError: A level does not exist, or a variant cannot be converted.
+        InputError: A level does not exist, a variant cannot be converted, or the runtime cannot
+            open the dense model or many of the variants.
         UnavailableError: The device failed.
     """
     _check_levels(network, choices.levels)
@@ -199,8 +203,11 @@ class _Profile:
             name: levels
             for levels in design
             for name in (self._name(levels),)
-            if len(self.table.all("layers", name)) < REPETITIONS
-            or len(self.table.all("whole", name)) < ROUNDS
+            if not self.table.all("refused", name)
+            and (
+                len(self.table.all("layers", name)) < REPETITIONS
+                or len(self.table.all("whole", name)) < ROUNDS
+            )
         }
 
     def _measure_missing(self, runner: VariantRunner, missing: Mapping[str, Levels]) -> None:
@@ -213,12 +220,28 @@ class _Profile:
         for number in runner.profile_layers(missing):
             done += 1
             self._tell(done, total, f"profiling layers, {number} left")
+        self._leave_out(runner.refused, len(missing))
+        opened = {name: missing[name] for name in missing if name not in runner.refused}
         dense = self._name(self.dense)
         runner.build(dense, self.dense)
         before = done
-        for share in runner.time_whole(missing, dense):
+        for share in runner.time_whole(opened, dense):
             done = before + share * len(missing)
             self._tell(done, total, "timing whole models")
+
+    def _leave_out(self, refused: Mapping[str, str], tried: int) -> None:
+        """Note the variants that the runtime cannot open, so that they are not tried again."""
+        if not refused:
+            return
+        first = next(iter(refused.values()))
+        if len(refused) > _REFUSED_SHARE * tried:
+            raise InputError(
+                f"{len(refused)} of {tried} variants cannot be opened; the first: {first}; "
+                "take formats out of the recipe's search.formats, or report it"
+            )
+        for name, problem in refused.items():
+            self.table.append("refused", name, {"problem": problem})
+        console.warning(f"{len(refused)} of {tried} variants are left out: {first}")
 
     def _tell(self, done: float, total: float, note: str) -> None:
         if self.progress is not None:

@@ -25,8 +25,8 @@ Record = dict[str, Any]
 class Table:
     """The measurements of one device fingerprint.
 
-    Records are found by kind (``layers``, ``whole``, ``alone``, ``design``) and signature, under
-    which there may be several: repetitions of one measurement.
+    Records are found by kind (``layers``, ``whole``, ``alone``, ``design``, ``refused``) and
+    signature, under which there may be several: repetitions of one measurement.
 
     Attributes:
         problems: What was left out of the files because it is damaged, a line each.

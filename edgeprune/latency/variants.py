@@ -3,13 +3,14 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.devices import Device
+from edgeprune.errors import InputError
 from edgeprune.latency.stopwatch import Stopwatch, open_stopwatch
 from edgeprune.latency.table import Table
 from edgeprune.runtimes import runtime
@@ -38,7 +39,11 @@ _COMPILED = 2.5
 
 @dataclass
 class VariantRunner:
-    """Measures variants of one network on one device; a variant is a level or option of each."""
+    """Measures variants of one network on one device; a variant is a level or option of each.
+
+    Attributes:
+        refused: What the runtime said of each variant that it could not open.
+    """
 
     network: "Network"
     choices: "Choices"
@@ -48,6 +53,7 @@ class VariantRunner:
     workdir: Path
     inputs: Path
     seed: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
     def build(self, name: str, levels: Levels) -> Path:
         """The variant's artifact, from the work folder or made now."""
@@ -96,16 +102,27 @@ class VariantRunner:
         return built + REPETITIONS * took
 
     def profile_layers(self, variants: Mapping[str, Levels]) -> Iterator[int]:
-        """Per-layer profiles up to their number; yields how many are still to come."""
+        """Per-layer profiles up to their number; yields how many are still to come.
+
+        Variants that the runtime cannot open are left out, and noted in ``refused``.
+        """
         order = np.random.default_rng(self.seed)
         with open_stopwatch(self.device, self.target, self.inputs) as watch:
             for repetition in range(REPETITIONS):
                 names = [str(name) for name in order.permutation(list(variants))]
                 for place, name in enumerate(names, 1):
-                    if len(self.table.all("layers", name)) <= repetition:
-                        profile = self._profile(watch, name)
-                        self._record(name, variants[name], profile)
+                    lacking = len(self.table.all("layers", name)) <= repetition
+                    if lacking and name not in self.refused:
+                        self._profile_one(watch, name, variants[name])
                     yield (REPETITIONS - repetition) * len(names) - place
+
+    def _profile_one(self, watch: Stopwatch, name: str, levels: Levels) -> None:
+        try:
+            profile = self._profile(watch, name)
+        except InputError as error:
+            self.refused[name] = str(error)
+        else:
+            self._record(name, levels, profile)
 
     def _record(self, name: str, levels: Levels, profile: dict[str, Any]) -> None:
         found = self.choices.formats_of(levels)

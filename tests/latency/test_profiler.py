@@ -20,7 +20,7 @@ from edgeprune.latency.fingerprint import take
 from edgeprune.latency.model import LatencyModel
 from edgeprune.latency.prediction_check import check_prediction, random_plans, summarise
 from edgeprune.latency.table import Table
-from edgeprune.latency.variants import REPETITIONS, ROUNDS
+from edgeprune.latency.variants import REPETITIONS, ROUNDS, VariantRunner
 from edgeprune.target import load_target
 
 
@@ -70,6 +70,43 @@ def test_profiling_again_measures_nothing_and_is_quick(profiled) -> None:
     assert again == model
     assert (folder / "table.jsonl").read_bytes() == before
     assert not (folder / "work" / "variants").exists()
+
+
+def damage_variants(monkeypatch: pytest.MonkeyPatch, numbers: range) -> None:
+    """Spoil what is written of some variants, so that OpenVINO cannot open them."""
+    build, built = VariantRunner.build, []
+
+    def damaged(runner: VariantRunner, name: str, levels: dict[str, int]) -> Path:
+        artifact = build(runner, name, levels)
+        if name not in built:
+            built.append(name)
+            if built.index(name) in numbers:
+                artifact.write_text("<net>")
+        return artifact
+
+    monkeypatch.setattr(VariantRunner, "build", damaged)
+
+
+def test_a_variant_that_cannot_be_opened_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage_variants(monkeypatch, range(3, 4))
+    model, table = small_network.profile(tmp_path)
+    assert 0 < model.fastest_ms < model.dense_ms
+    assert "1 of 8 variants are left out: OpenVINO cannot open" in capsys.readouterr().err
+    (refused,) = table.signatures("refused")
+    assert not table.all("whole", refused)
+    before = table.path.read_bytes()
+    assert small_network.profile(tmp_path)[0] == model
+    assert table.path.read_bytes() == before
+
+
+def test_many_variants_that_cannot_be_opened_are_no_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage_variants(monkeypatch, range(3, 8))
+    with pytest.raises(InputError, match="5 of 8 variants cannot be opened; the first: OpenVINO"):
+        small_network.profile(tmp_path)
 
 
 def test_predictions_hold_for_plans_that_were_never_measured(profiled, tmp_path: Path) -> None:
