@@ -19,6 +19,9 @@ constexpr uint32_t kSlots = 16;
 // its second cache. A multiple of the most rows that are summed together: the order of additions
 // must not depend on how many threads there are.
 constexpr uint32_t kRowsTogether = 32;
+// The part of all threads' time that may go by waiting, where it saves them a meeting: one in so
+// many.
+constexpr uint64_t kIdleShare = 8;
 
 uint64_t cost_before(const Weights& w, uint32_t group) {
   return w.begin[group] + group * kFinishingEntries;
@@ -228,22 +231,54 @@ void multiply_in_turns(const Layer* layers, uint32_t count, const Job& job, cons
   }
 }
 
-}  // namespace
-
-void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
-              uint64_t y_stride, const Parallel& parallel) {
-  if (x.rows == 0) return;
+// All rows through all layers.
+void multiply_here(const Layer* layers, uint32_t count, const Job& job, const Input& x, float* y,
+                   uint64_t y_stride) {
   Borrowed scratch(count);
-  const Job job{kernels, parallel, x.rows};
   uint32_t by_panels = 0;
   for (uint32_t i = 0; i < count; ++i)
-    by_panels += kernels.by_panels(layers[i].weights, x.rows);
+    by_panels += job.kernels.by_panels(layers[i].weights, job.rows);
   if (by_panels == count)
     multiply_by_panels(layers, count, job, x, y, y_stride, scratch.layers());
   else if (by_panels || count == 1)
     multiply_each(layers, count, job, x, y, y_stride, scratch.layers());
   else
     multiply_in_turns(layers, count, job, x, y, y_stride, scratch.layers());
+}
+
+// How many rows each thread takes through all layers by itself, so that threads wait for each
+// other but once; zero if some would take much longer than others, or by another way than all
+// rows together would.
+uint32_t rows_for_each(const Layer* layers, uint32_t count, const Job& job) {
+  const uint64_t threads = std::max(job.parallel.threads, 1);
+  const uint64_t round = threads * kWidestPanel;
+  const uint64_t share = (job.rows + round - 1) / round * kWidestPanel;
+  if (threads == 1 || (share * threads - job.rows) * kIdleShare > job.rows) return 0;
+  const uint64_t last = (job.rows - 1) % share + 1;
+  for (uint32_t i = 0; i < count; ++i)
+    for (const uint64_t rows : {share, last})
+      if (job.kernels.by_panels(layers[i].weights, static_cast<uint32_t>(rows)) !=
+          job.kernels.by_panels(layers[i].weights, job.rows))
+        return 0;
+  return static_cast<uint32_t>(share);
+}
+
+}  // namespace
+
+void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
+              uint64_t y_stride, const Parallel& parallel) {
+  if (x.rows == 0) return;
+  const Job all{kernels, parallel, x.rows};
+  const uint64_t share = rows_for_each(layers, count, all);
+  if (share == 0) return multiply_here(layers, count, all, x, y, y_stride);
+  const Parallel alone{1, nullptr};
+  in_parallel(parallel, [&](int i, int) {
+    const uint64_t from = std::min<uint64_t>(share * i, x.rows);
+    const auto rows = static_cast<uint32_t>(std::min(share, x.rows - from));
+    const auto* at = static_cast<const float*>(x.data) + from * x.stride;
+    multiply_here(layers, count, {kernels, alone, rows}, {at, rows, x.inputs, x.stride},
+                  y + from * y_stride, y_stride);
+  });
 }
 
 }  // namespace edgeprune

@@ -22,8 +22,8 @@ struct Layer {
 };
 
 // One layer, or several of which each reads what the one before makes: between them activations
-// stay in panels. Threads share outputs by their nonzeros; the result does not depend on how many
-// there are. Throws std::bad_alloc.
+// stay in panels. Threads share rows if there are enough, else outputs by their nonzeros; the
+// result does not depend on how many there are. Throws std::bad_alloc.
 void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const Input& x, float* y,
               uint64_t y_stride, const Parallel& parallel);
 
