@@ -122,8 +122,8 @@ class _Profile:
         )
         if count is None:
             count = self._settle_count(runner)
-        missing = self._missing(self._design(count))
-        self._measure_missing(runner, missing)
+        design = self._design(count)
+        self._measure_missing(runner, design)
         runner.remove_artifacts()
 
     def fit(self) -> LatencyModel:
@@ -210,7 +210,8 @@ class _Profile:
             )
         }
 
-    def _measure_missing(self, runner: VariantRunner, missing: Mapping[str, Levels]) -> None:
+    def _measure_missing(self, runner: VariantRunner, design: list[Levels]) -> None:
+        missing = self._missing(design)
         total = len(missing) * (2.0 + REPETITIONS)
         done = 0.0
         for number, (name, levels) in enumerate(missing.items(), 1):
@@ -220,7 +221,7 @@ class _Profile:
         for number in runner.profile_layers(missing):
             done += 1
             self._tell(done, total, f"profiling layers, {number} left")
-        self._leave_out(runner.refused, len(missing))
+        self._leave_out(runner.refused, design)
         opened = {name: missing[name] for name in missing if name not in runner.refused}
         dense = self._name(self.dense)
         runner.build(dense, self.dense)
@@ -229,19 +230,21 @@ class _Profile:
             done = before + share * len(missing)
             self._tell(done, total, "timing whole models")
 
-    def _leave_out(self, refused: Mapping[str, str], tried: int) -> None:
+    def _leave_out(self, refused: Mapping[str, str], design: Sequence[Levels]) -> None:
         """Note the variants that the runtime cannot open, so that they are not tried again."""
         if not refused:
             return
         first = next(iter(refused.values()))
-        if len(refused) > _REFUSED_SHARE * tried:
+        known = sum(bool(self.table.all("refused", self._name(levels))) for levels in design)
+        count = known + len(refused)
+        if count > _REFUSED_SHARE * len(design) or self._name(self.dense) in refused:
             raise InputError(
-                f"{len(refused)} of {tried} variants cannot be opened; the first: {first}; "
+                f"{count} of {len(design)} variants cannot be opened; the first: {first}; "
                 "take formats out of the recipe's search.formats, or report it"
             )
         for name, problem in refused.items():
             self.table.append("refused", name, {"problem": problem})
-        console.warning(f"{len(refused)} of {tried} variants are left out: {first}")
+        console.warning(f"{count} of {len(design)} variants are left out: {first}")
 
     def _tell(self, done: float, total: float, note: str) -> None:
         if self.progress is not None:

@@ -37,6 +37,10 @@ _MEMORY_SHARE = 0.3
 _COMPILED = 2.5
 
 
+class _RefusedError(InputError):
+    """The runtime cannot open a variant."""
+
+
 @dataclass
 class VariantRunner:
     """Measures variants of one network on one device; a variant is a level or option of each.
@@ -119,7 +123,7 @@ class VariantRunner:
     def _profile_one(self, watch: Stopwatch, name: str, levels: Levels) -> None:
         try:
             profile = self._profile(watch, name)
-        except InputError as error:
+        except _RefusedError as error:
             self.refused[name] = str(error)
         else:
             self._record(name, levels, profile)
@@ -134,7 +138,7 @@ class VariantRunner:
         """The least disturbed of a few profiles; counters cannot be reset, so each opens anew."""
         best: dict[str, Any] = {}
         for _ in range(_PROFILE_ATTEMPTS):
-            watch.load(name, self._artifact(name), profile=True)
+            self._open(watch, name)
             runs = int(np.clip(_PROFILE_MS / watch.typical_ms(name), _FEWEST_RUNS, _MOST_RUNS))
             profile = {"runs": runs, **watch.layers(name, runs)}
             watch.unload(name)
@@ -143,6 +147,12 @@ class VariantRunner:
             if best["disturbed"] < _UNDISTURBED or self.target.threads > 1:
                 break
         return best
+
+    def _open(self, watch: Stopwatch, name: str) -> None:
+        try:
+            watch.load(name, self._artifact(name), profile=True)
+        except InputError as error:
+            raise _RefusedError(str(error)) from error
 
     def time_whole(self, variants: Mapping[str, Levels], dense: str) -> Iterator[float]:
         """Unprofiled rounds up to their number, the dense model among them; yields the share done.

@@ -59,6 +59,21 @@ def test_a_row_of_layers_equals_one_after_the_other(
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("isa", instruction_sets())
+@pytest.mark.parametrize("first", KINDS, ids=str)
+@pytest.mark.parametrize("second", KINDS, ids=str)
+def test_a_row_of_layers_gives_the_same_bits_where_parts_have_rows_of_their_own(
+    isa: str, first: Any, second: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    one = layer(rng, first, 5, 40, activation="gelu")
+    two = layer(rng, second, 3, one.weight.outputs)
+    for rows, parts in ((128, 2), (250, 4)):
+        x = rng.standard_normal((rows, 40)).astype(np.float32)
+        found = multiply_layers([one, two], x, isa=isa, parts=parts)
+        np.testing.assert_array_equal(found, multiply_layers([one, two], x, isa=isa))
+
+
 def test_three_layers_and_what_is_not_finite() -> None:
     rng = np.random.default_rng(0)
     layers = [

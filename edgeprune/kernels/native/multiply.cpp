@@ -19,9 +19,8 @@ constexpr uint32_t kSlots = 16;
 // its second cache. A multiple of the most rows that are summed together: the order of additions
 // must not depend on how many threads there are.
 constexpr uint32_t kRowsTogether = 32;
-// The part of all threads' time that may go by waiting, where it saves them a meeting: one in so
-// many.
-constexpr uint64_t kIdleShare = 8;
+// Weights that every thread can hold in its second cache, beside what else is there.
+constexpr uint64_t kCachedBytes = 512 << 10;
 
 uint64_t cost_before(const Weights& w, uint32_t group) {
   return w.begin[group] + group * kFinishingEntries;
@@ -246,21 +245,30 @@ void multiply_here(const Layer* layers, uint32_t count, const Job& job, const In
     multiply_in_turns(layers, count, job, x, y, y_stride, scratch.layers());
 }
 
+uint64_t value_bytes(const Weights& w) {
+  return uint64_t{w.begin[w.groups]} * w.rows * w.merge *
+         (4u >> static_cast<uint32_t>(w.precision));
+}
+
 // How many rows each thread takes through all layers by itself, so that threads wait for each
-// other but once; zero if some would take much longer than others, or by another way than all
-// rows together would.
+// other but once. Zero where some would take more panels than others; where a share would take
+// another way than all rows together, so that bits would differ; and where rows go one by one past
+// weights of which only a thread's part stays in its caches.
 uint32_t rows_for_each(const Layer* layers, uint32_t count, const Job& job) {
   const uint64_t threads = std::max(job.parallel.threads, 1);
-  const uint64_t round = threads * kWidestPanel;
-  const uint64_t share = (job.rows + round - 1) / round * kWidestPanel;
-  if (threads == 1 || (share * threads - job.rows) * kIdleShare > job.rows) return 0;
-  const uint64_t last = (job.rows - 1) % share + 1;
-  for (uint32_t i = 0; i < count; ++i)
-    for (const uint64_t rows : {share, last})
-      if (job.kernels.by_panels(layers[i].weights, static_cast<uint32_t>(rows)) !=
-          job.kernels.by_panels(layers[i].weights, job.rows))
-        return 0;
-  return static_cast<uint32_t>(share);
+  const uint64_t panels = (uint64_t{job.rows} + kWidestPanel - 1) / kWidestPanel;
+  if (threads == 1 || panels % threads != 0) return 0;
+  const auto share = static_cast<uint32_t>(panels / threads * kWidestPanel);
+  const uint32_t last = (job.rows - 1) % share + 1;
+  uint64_t by_rows_bytes = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const Weights& w = layers[i].weights;
+    const bool by_panels = job.kernels.by_panels(w, job.rows);
+    if (!by_panels) by_rows_bytes += value_bytes(w);
+    for (const uint32_t rows : {share, last})
+      if (job.kernels.by_panels(w, rows) != by_panels) return 0;
+  }
+  return by_rows_bytes <= kCachedBytes ? share : 0;
 }
 
 }  // namespace
@@ -272,12 +280,15 @@ void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const
   const uint64_t share = rows_for_each(layers, count, all);
   if (share == 0) return multiply_here(layers, count, all, x, y, y_stride);
   const Parallel alone{1, nullptr};
-  in_parallel(parallel, [&](int i, int) {
-    const uint64_t from = std::min<uint64_t>(share * i, x.rows);
-    const auto rows = static_cast<uint32_t>(std::min(share, x.rows - from));
-    const auto* at = static_cast<const float*>(x.data) + from * x.stride;
-    multiply_here(layers, count, {kernels, alone, rows}, {at, rows, x.inputs, x.stride},
-                  y + from * y_stride, y_stride);
+  const auto threads = static_cast<uint64_t>(parallel.threads);
+  in_parallel(parallel, [&](int i, int n) {
+    for (uint64_t part = threads * i / n; part < threads * (i + 1) / n; ++part) {
+      const uint64_t from = share * part;
+      const auto rows = static_cast<uint32_t>(std::min(share, x.rows - from));
+      const auto* at = static_cast<const float*>(x.data) + from * x.stride;
+      multiply_here(layers, count, {kernels, alone, rows}, {at, rows, x.inputs, x.stride},
+                    y + from * y_stride, y_stride);
+    }
   });
 }
 
