@@ -89,25 +89,22 @@ def _int8_joins(ops: Sequence[Any], chosen: set[str]) -> set[str]:
     behind, before = _behind_and_before(ops, chosen)
     joins: set[str] = set()
     full: set[str] = set()
-    for op in ops:
-        if op.get_type_name() not in _BETWEEN:
-            continue
+    for op in (op for op in ops if op.get_type_name() in _BETWEEN):
         name, operands = op.get_friendly_name(), _inputs(op)
-        made_by = [operand.get_friendly_name() for operand in operands]
         if len(operands) < 2:
-            full.update({name} if full.intersection(made_by) else ())
-            continue
-        rounded = (_is_read_by(operand, chosen | before) for operand in operands)
-        int8 = all(
-            maker in chosen | behind or (anyway and maker not in full)
-            for maker, anyway in zip(made_by, rounded, strict=True)
-        )
-        (joins if int8 else full).add(name)
+            full |= {name for operand in operands if operand.get_friendly_name() in full}
+        elif all(_is_int8(operand, chosen | behind, chosen | before, full) for operand in operands):
+            joins.add(name)
+        else:
+            full.add(name)
     return joins
 
 
-def _is_read_by(operand: Any, readers: set[str]) -> bool:
-    return any(reader.get_friendly_name() in readers for reader in _outputs(operand))
+def _is_int8(operand: Any, behind: set[str], before: set[str], full: set[str]) -> bool:
+    """Whether an operand comes from an int8 layer, or is rounded for another reader anyway."""
+    name = operand.get_friendly_name()
+    readers = {reader.get_friendly_name() for reader in _outputs(operand)}
+    return name in behind or (name not in full and bool(readers & before))
 
 
 def _behind_and_before(ops: Sequence[Any], start: set[str]) -> tuple[set[str], set[str]]:

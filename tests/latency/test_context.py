@@ -12,6 +12,7 @@ from edgeprune.latency.attribution import Part, Weight
 from edgeprune.latency.axis import Axis
 from edgeprune.latency.context import fit_in_context
 from edgeprune.latency.handover import Handover, Handovers, fit_handovers, handover_us
+from edgeprune.latency.part_surfaces import part_us
 from edgeprune.latency.profiled_variant import Variant
 
 LAYERS = tuple(f"layer{i}" for i in range(12))
@@ -78,10 +79,7 @@ def predicted_us(
 ) -> tuple[float, float]:
     """Of the layers, and of the handovers."""
     surfaces, moved = fit_in_context(PARTS, handovers, fitted)
-    layers = sum(
-        float(surfaces[asked.kind(part)].predict(np.array([asked.sizes(part)]))[0])
-        for part in PARTS
-    )
+    layers = sum(part_us(surfaces, asked, part) for part in PARTS)
     converting = fit_handovers(
         handovers,
         [v.levels for v in moved],

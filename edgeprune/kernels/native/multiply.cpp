@@ -218,15 +218,20 @@ void multiply_each(const Layer* layers, uint32_t count, const Job& job, Input x,
   }
 }
 
+// At most so many of the rows, from one on.
+Input rows_from(const Input& x, uint64_t from, uint64_t most) {
+  const auto* at = static_cast<const float*>(x.data) + from * x.stride;
+  return {at, static_cast<uint32_t>(std::min(most, x.rows - from)), x.inputs, x.stride};
+}
+
 // Some rows through all layers, then the next.
 void multiply_in_turns(const Layer* layers, uint32_t count, const Job& job, const Input& x,
                        float* y, uint64_t y_stride, std::vector<LayerScratch>& scratch) {
   const uint64_t together = uint64_t{kRowsTogether} * std::max(job.parallel.threads, 1);
   for (uint64_t from = 0; from < job.rows; from += together) {
-    const auto rows = static_cast<uint32_t>(std::min(together, job.rows - from));
-    const auto* at = static_cast<const float*>(x.data) + from * x.stride;
-    multiply_each(layers, count, {job.kernels, job.parallel, rows}, {at, rows, x.inputs, x.stride},
-                  y + from * y_stride, y_stride, scratch);
+    const Input some = rows_from(x, from, together);
+    multiply_each(layers, count, {job.kernels, job.parallel, some.rows}, some, y + from * y_stride,
+                  y_stride, scratch);
   }
 }
 
@@ -283,11 +288,9 @@ void multiply(const Layer* layers, uint32_t count, const Kernels& kernels, const
   const auto threads = static_cast<uint64_t>(parallel.threads);
   in_parallel(parallel, [&](int i, int n) {
     for (uint64_t part = threads * i / n; part < threads * (i + 1) / n; ++part) {
-      const uint64_t from = share * part;
-      const auto rows = static_cast<uint32_t>(std::min(share, x.rows - from));
-      const auto* at = static_cast<const float*>(x.data) + from * x.stride;
-      multiply_here(layers, count, {kernels, alone, rows}, {at, rows, x.inputs, x.stride},
-                    y + from * y_stride, y_stride);
+      const Input own = rows_from(x, share * part, share);
+      multiply_here(layers, count, {kernels, alone, own.rows}, own, y + share * part * y_stride,
+                    y_stride);
     }
   });
 }
