@@ -81,7 +81,8 @@ class Correction:
         emptied_us: Time to add for each emptied structure, by kind of structure.
         hidden_us: Shape (cells,): time to add for each part of a kind at certain sizes.
         quadratic: ``(c, a, b)`` in microseconds.
-        left_out: Relative errors of each variant when it is left out of the fit.
+        left_out: Relative errors of each variant when it is left out of the fit, or as it is
+            predicted where that is more.
         strength: What was found best: allowed size of a kind's terms, and microseconds hidden.
     """
 
@@ -124,17 +125,30 @@ def fit_correction(
         np.concatenate([np.full(known, allowed), np.full(cells.shape[1], hidden)])
         for allowed, hidden in strengths
     ]
-    fits = [_ridge(s, extra, total_us, room) for room in rooms]
-    best = min(range(len(fits)), key=lambda i: (round(_typical(fits[i][1]), 5), i))
-    weights, left_out = fits[best]
-    slope = weights[1]
-    of_kinds, of_emptied, hidden_us = np.split(weights[3:] / slope, [kinds * _TERMS, known])
-    terms = of_kinds.reshape(kinds, _TERMS) * units
-    emptied_us = of_emptied * emptied_unit_us
-    corrected = s + np.einsum("vkt,kt->v", kind_terms, terms)
-    corrected += emptied @ emptied_us + cells @ hidden_us
-    quadratic = _quadratic(corrected, total_us)
-    return Correction(terms, emptied_us, hidden_us, quadratic, left_out, strengths[best])
+    found = []
+    for room, strength in zip(rooms, strengths, strict=True):
+        weights, left_out = _ridge(s, extra, total_us, room)
+        of_kinds, of_emptied, hidden_us = np.split(
+            weights[3:] / weights[1], [kinds * _TERMS, known]
+        )
+        terms = of_kinds.reshape(kinds, _TERMS) * units
+        emptied_us = of_emptied * emptied_unit_us
+        rest_us = besides_us + emptied @ emptied_us + cells @ hidden_us
+        corrected = _corrected_us(kind_terms, terms) + rest_us
+        quadratic = _quadratic(corrected, total_us)
+        c, a, b = quadratic
+        # Terms that only hold together by parts of negative time do not hold: no part has one.
+        errors = np.maximum(
+            left_out, np.abs(c / total_us + (a + b * corrected) * corrected / total_us - 1)
+        )
+        found.append(Correction(terms, emptied_us, hidden_us, quadratic, errors, strength))
+    return min(found, key=lambda correction: round(_typical(correction.left_out), 5))
+
+
+def _corrected_us(kind_terms: Floats, terms: Floats) -> Floats:
+    """Shape (variants,): the parts with their terms, each kind of which takes no negative time."""
+    of_kinds = kind_terms[:, :, 0] + np.einsum("vkt,kt->vk", kind_terms, terms)
+    return np.asarray(np.maximum(of_kinds, 0.0).sum(axis=1))
 
 
 def _typical(errors: Floats) -> float:

@@ -103,6 +103,25 @@ def test_a_tiny_variant_unlike_all_others_spoils_nothing() -> None:
     assert max(errors) < 0.015
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_errors_told_are_those_of_what_is_predicted(seed: int) -> None:
+    """Where times come from elsewhere, no kind is corrected to take less than nothing."""
+    random = np.random.default_rng(seed)
+    kind_us = random.uniform(5, 100, (40, 30)) * (random.random((40, 30)) < 0.7)
+    there = (kind_us > 0).astype(float)
+    kind_terms = np.stack([kind_us, there, there * random.random((40, 30))], axis=2)
+    measured_us = kind_us.sum(axis=1) + 800.0 * (random.random(40) < 0.4)
+    none = np.zeros((40, 0))
+    correction = fit_correction(
+        kind_terms, np.full(30, 50.0), none, none, measured_us, np.zeros(40)
+    )
+    changed = kind_us + np.einsum("vkt,kt->vk", kind_terms, correction.terms)
+    corrected = np.maximum(changed, 0.0).sum(axis=1)
+    c, a, b = correction.quadratic
+    errors = np.abs((c + a * corrected + b * corrected**2) / measured_us - 1)
+    assert np.all(errors <= correction.left_out + 1e-9)
+
+
 def test_networks_of_full_size_are_measured_in_every_family_and_mixed() -> None:
     sites = {f"site{i}": Site(f"site{i}", (f"layer{i}",)) for i in range(8)}
     families, sparsities = ["int8", "int8-16x4", "f32-4x1"], (0.5, 0.7, 0.9)
