@@ -55,8 +55,7 @@ class _SurvivorStatistics(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales: list[Tensor | None] = []
-        self.used = 0
+        self.inside: list[_Normalisation | None] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -66,8 +65,8 @@ class _SurvivorStatistics(TorchFunctionMode):
             return self._last_dims(func, *args, **kwargs)
         if func is F.group_norm:
             return self._groups(*args, **kwargs)
-        if func in (torch.mean, Tensor.mean) and self.scales and self.scales[-1] is not None:
-            return self._mean(func, self.scales[-1], args, kwargs)
+        if func in _MEANS and self.inside and self.inside[-1] is not None:
+            return self._mean(func, self.inside[-1], args, kwargs)
         return func(*args, **kwargs)
 
     def _last_dims(
@@ -77,7 +76,6 @@ class _SurvivorStatistics(TorchFunctionMode):
         alive = _alive(x, weight, len(shape))
         if bool(alive.all()):
             return func(x, shape, weight, *rest, **kwargs)
-        self.used += 1
         bias = None
         if func is F.layer_norm:
             bias = kwargs.get("bias", rest[0] if rest else None)
@@ -100,7 +98,6 @@ class _SurvivorStatistics(TorchFunctionMode):
         alive = weight != 0 if weight is not None else (x != 0).transpose(0, 1).flatten(1).any(1)
         if bool(alive.all()):
             return F.group_norm(x, groups, weight, bias, eps)
-        self.used += 1
         split = x.reshape(x.shape[0], groups, -1)
         mask = alive.reshape([1, -1] + [1] * (x.dim() - 2)).expand(x.shape)
         mask = mask.reshape(split.shape)
@@ -113,18 +110,42 @@ class _SurvivorStatistics(TorchFunctionMode):
         y = y if weight is None else y * weight.reshape(wide)
         return y if bias is None else y + bias.reshape(wide)
 
-    def _mean(self, func: Any, scale: Tensor, args: Any, kwargs: Any) -> Tensor:
-        """A hand-written normalisation: the mean over features, inside its module."""
-        x = args[0]
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        dims = [dim] if isinstance(dim, int) else list(dim or [])
-        last = [d % x.dim() for d in dims] == [x.dim() - 1]
-        if not last or x.size(-1) != scale.numel() or bool((scale != 0).all()):
+    def _mean(self, func: Any, norm: "_Normalisation", args: Any, kwargs: Any) -> Any:
+        """A hand-written normalisation: a mean or variance over features, inside its module."""
+        x, given = args[0], kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(given, bool) or given is None:
             return func(*args, **kwargs)
-        self.used += 1
-        alive = scale != 0
-        total = torch.where(alive, x, 0.0).sum(-1, keepdim=kwargs.get("keepdim", len(args) > 2))
-        return total / alive.sum()
+        for dim in [given] if isinstance(given, int) else list(given):
+            alive = norm.alive(x.size(dim), dim % x.dim())
+            if alive is not None:
+                x = x.index_select(dim, torch.arange(x.size(dim))[alive])
+        return func(x, *args[1:], **kwargs)
+
+
+_MEANS = {torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std}
+
+
+class _Normalisation:
+    """A module that normalises, while it runs: which features of its input are left."""
+
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        weight = getattr(module, "weight", None)
+        vector = isinstance(weight, Tensor) and weight.numel() == max(weight.shape, default=0)
+        self._weight = weight.flatten() if vector else None
+        self._x = x
+
+    def alive(self, size: int, dim: int) -> Tensor | None:
+        """Which positions of a dimension are left, None if all are.
+
+        The zeros of the module's own scale tell; without one, of its input.
+        """
+        if self._weight is not None:
+            found = self._weight != 0 if len(self._weight) == size else None
+        elif dim < self._x.dim() and self._x.size(dim) == size:
+            found = (self._x != 0).movedim(dim, 0).flatten(1).any(1)
+        else:
+            found = None
+        return None if found is None or bool(found.all()) else found
 
 
 def _alive(x: Tensor, weight: Tensor | None, dims: int) -> Tensor:
@@ -133,30 +154,33 @@ def _alive(x: Tensor, weight: Tensor | None, dims: int) -> Tensor:
     return (x != 0).flatten(0, x.dim() - dims - 1).any(0)
 
 
-def run_masked(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Tensor], int]:
-    """Outputs of a masked module, and how many normalisations used survivors' statistics."""
+def run_masked(
+    model: nn.Module, inputs: Sequence[Tensor], *, survivors: bool = False
+) -> list[Tensor]:
+    """Outputs of a masked module; with ``survivors`` normalisations take their statistics there."""
+    if not survivors:
+        with torch.no_grad():
+            return flat(model(*(x.clone() for x in inputs)))
     mode = _SurvivorStatistics()
-    handles = []
 
-    def enter(module: nn.Module, _: Any) -> None:
-        weight = getattr(module, "weight", None)
-        vector = isinstance(weight, Tensor) and weight.numel() == max(weight.shape, default=0)
-        normalises = any(word in type(module).__name__.lower() for word in ("norm", "grn"))
-        mode.scales.append(weight.flatten() if vector and normalises else None)
+    def enter(module: nn.Module, args: Any) -> None:
+        named = any(word in type(module).__name__.lower() for word in ("norm", "grn"))
+        normalises = named and bool(args) and isinstance(args[0], Tensor)
+        mode.inside.append(_Normalisation(module, args[0]) if normalises else None)
 
     def leave(module: nn.Module, *_: Any) -> None:
-        mode.scales.pop()
+        mode.inside.pop()
 
+    handles = []
     for module in model.modules():
         handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave))
     try:
         with torch.no_grad(), mode:
-            out = model(*(x.clone() for x in inputs))
+            return flat(model(*(x.clone() for x in inputs)))
     finally:
         for handle in handles:
             handle.remove()
-    return flat(out), mode.used
 
 
 def flat(value: Any) -> list[Tensor]:
@@ -166,11 +190,17 @@ def flat(value: Any) -> list[Tensor]:
 
 
 def other_inputs(inputs: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Different inputs of the same kind: noise, shuffled indices, masks with a padded end."""
+    """Different inputs of the same kind: noise, shuffled indices, masks with a padded end.
+
+    What is never negative stays so, and zeros and ones (a graph, say) are only turned around.
+    """
     found = []
     for x in inputs:
-        if x.is_floating_point():
-            found.append(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+        if x.is_floating_point() and bool(((x == 0) | (x == 1)).all()):
+            found.append(x.flip(list(range(x.dim()))))
+        elif x.is_floating_point():
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            found.append(noise.abs() if bool((x >= 0).all()) else noise)
         elif x.numel() > 2 and bool(((x == 0) | (x == 1)).all()):
             masked = torch.ones_like(x)
             masked[..., -max(1, x.shape[-1] // 4) :] = 0
@@ -182,14 +212,18 @@ def other_inputs(inputs: Sequence[Tensor], generator: torch.Generator) -> tuple[
 
 
 def worst_difference(have: Sequence[Tensor], want: Sequence[Tensor]) -> float:
-    """Largest difference over the outputs, as a share of each output's scale; inf on shapes."""
+    """Largest difference over the outputs, as a share of each output's scale; inf on shapes.
+
+    Entries that are not finite have to be so on both sides.
+    """
     if len(have) != len(want):
         return float("inf")
     worst = 0.0
     for a, b in zip(have, want, strict=True):
-        if a.shape != b.shape or not bool(torch.isfinite(a).all()):
+        finite = torch.isfinite(b)
+        if a.shape != b.shape or not torch.equal(torch.isfinite(a), finite):
             return float("inf")
-        if b.numel():
-            scale = b.double().abs().max().clamp_min(1e-9)
-            worst = max(worst, float((a.double() - b.double()).abs().max() / scale))
+        if finite.any():
+            scale = b[finite].double().abs().max().clamp_min(1e-9)
+            worst = max(worst, float((a[finite].double() - b[finite].double()).abs().max() / scale))
     return worst

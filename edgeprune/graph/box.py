@@ -1,4 +1,4 @@
-"""Survivors must stay rectangular: labels may vary along one dimension of a tensor only."""
+"""Survivors must stay rectangular: one dimension for each plane, one plane for each dimension."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,38 +6,57 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from edgeprune.graph.labels import FEATURE, Ints, varying_dims
+from edgeprune.graph.labels import FEATURE, Ints
+from edgeprune.graph.planes import Planes
 
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
 
 
 def tie_to_boxes(coupling: "Coupling") -> None:
-    """Per tensor keep the dimension with most features and tie the labels over the others."""
-    for labels in _tensors(coupling):
-        classes = coupling.sets.classes(labels)
-        if classes.numel() <= 1:
-            continue
-        dims = varying_dims(classes)
-        if len(dims) <= 1:
-            continue
-        ids = np.unique(classes.numpy())
-        if coupling.sets.levels(ids).max() < FEATURE:
-            continue
-        best = max(dims, key=lambda dim: _features_along(coupling, classes, dim))
-        coupling.sets.tie(
-            classes,
-            [d for d in range(classes.dim()) if d != best],
-            coupling.cause("survivors would not stay rectangular"),
-        )
+    """Per plane keep the dimension with most features and tie the labels over the others.
+
+    Where two planes lie along one dimension, the one with fewer features is frozen.
+    """
+    for planes in _tensors(coupling):
+        claimed: dict[int, Tensor] = {}
+        for part in planes.parts:
+            dims = _tie_to_one(coupling, part.labels)
+            if not dims:
+                continue
+            rival = claimed.get(dims[0])
+            weaker = part.labels
+            if rival is None:
+                claimed[dims[0]] = part.labels
+            elif not coupling.same(rival, part.labels):
+                if _weight(coupling, rival) < _weight(coupling, part.labels):
+                    claimed[dims[0]], weaker = part.labels, rival
+                coupling.freeze(weaker, "shares a dimension with another structure")
 
 
-def _tensors(coupling: "Coupling") -> Iterator[Tensor]:
+def _tie_to_one(coupling: "Coupling", labels: Tensor) -> list[int]:
+    """The dimension along which labels vary, after they were tied over all others."""
+    classes = coupling.sets.classes(labels)
+    dims = coupling.varying(labels)
+    if len(dims) <= 1 or coupling.level(labels) < FEATURE:
+        return dims[:1]
+    best = max(dims, key=lambda dim: _features_along(coupling, classes, dim))
+    coupling.sets.tie(
+        classes,
+        [d for d in range(classes.dim()) if d != best],
+        coupling.cause("survivors would not stay rectangular"),
+    )
+    return [best]
+
+
+def _weight(coupling: "Coupling", labels: Tensor) -> tuple[int, int]:
+    """What is kept rather than another: features before plain data, then the more of them."""
+    return coupling.level(labels), coupling.count(labels)
+
+
+def _tensors(coupling: "Coupling") -> Iterator[Planes]:
     for value in list(coupling.values.values()):
-        for labels in value if isinstance(value, tuple) else (value,):
-            if isinstance(labels, Tensor):
-                yield labels
-    yield from coupling.elements.values()
+        yield from value if isinstance(value, tuple) else (value,)
 
 
 def _features_along(coupling: "Coupling", classes: Tensor, dim: int) -> int:

@@ -6,34 +6,35 @@ made last, and each knows the node it came from.
 """
 
 import operator
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.graph.capture import Captured
 from edgeprune.graph.constants import fold_constants, written_constants
-from edgeprune.graph.labels import CONSTANT, ELEMENT, FEATURE, LabelSets, frozen_labels, strip
+from edgeprune.graph.labels import (
+    CONSTANT,
+    ELEMENT,
+    FEATURE,
+    LabelSets,
+    strip,
+    varying_dims,
+)
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import argument, hint, is_mutable, op_name, output_shapes, tensor_shape
+from edgeprune.graph.planes import Plane, Planes, spans
 from edgeprune.graph.rules import LABEL_RULES
 from edgeprune.graph.structure import Role
 
 _MAX_ROUNDS = 6
-_LARGEST_CONSTANT = 2_000_000
 
-
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """A matrix or kernel: one label vector for each of its dimensions."""
-
-    dims: tuple[Tensor, ...]
-    parameter: str
-    axes: tuple[int, ...]
-    """The parameter's dimension behind each of ``dims``, -1 where there is none."""
+Value = Planes | tuple[Planes, ...]
 
 
 @dataclass(frozen=True)
@@ -57,31 +58,36 @@ class Use:
 class Coupling:
     """Labels of every value and parameter of a captured graph.
 
-    Rules read labels with :meth:`labels` and :meth:`weight`, relate them with :meth:`tie`,
-    :meth:`union` and :meth:`freeze`, and return the labels of their result.
+    Rules read planes with :meth:`planes` and :meth:`axes`, relate labels with :meth:`tie`,
+    :meth:`union` and :meth:`freeze`, and return the planes of their result.
     """
 
     def __init__(self, captured: Captured, freeze: Sequence[str] = ()) -> None:
         self.captured = captured
         self.graph = captured.module.graph
         self.sets = LabelSets()
-        self.values: dict[Node, Any] = {}
-        self.weights: dict[str, Weight] = {}
-        self.elements: dict[str, Tensor] = {}
+        self.values: dict[Node, Value] = {}
+        self.parameters: dict[str, tuple[Tensor | None, ...]] = {}
+        """By parameter the labels along each dimension, None where it has size 1."""
         self.uses: dict[tuple[str, int], Use] = {}
         self.causes: list[Cause] = [
             Cause("", "", "", "not part of any structure"),
             Cause("", "", "", "input data"),
         ]
-        self.renormalised: dict[Node, Tensor] = {}
+        self.renormalised: dict[Node, None] = {}
+        """Normalisations whose statistics run over features, in graph order."""
         self.states: dict[Node, Tensor] = {
             node: operator.attrgetter(str(node.target))(captured.module).detach()
             for node in self.graph.nodes
             if node.op == "get_attr"
         }
+        self.stored = _stored(self.graph, self.states)
         self._written = written_constants(self.graph)
         self.constants, self.impure = fold_constants(self.graph, self.states)
         self.resolving = False
+        self._starts: list[int] = []
+        self._owners: list[tuple[str, int]] = []
+        self._settled: set[Node] = set()
         self._cause_of: dict[tuple[str, str], int] = {}
         self._node: Node | None = None
         self._frozen_by_user = frozenset(freeze)
@@ -106,55 +112,75 @@ class Coupling:
         found = self.constants.get(value)
         return found if isinstance(found, Tensor) else None
 
-    def weight(self, node: Any) -> Weight | None:
-        """Label vectors of a parameter, or of a parameter transposed, used as a weight."""
-        if isinstance(self.values.get(node), Weight):
-            return self.values[node]  # type: ignore[no-any-return]
-        if not self.is_parameter(node):
-            return None
-        name = str(node.target)
-        if name not in self.weights:
-            shape = self.states[node].shape
-            dims = tuple(self.sets.fresh(size, f"{name}:{d}") for d, size in enumerate(shape))
-            self.weights[name] = Weight(dims, name, tuple(range(len(shape))))
-            if name in self._frozen_by_user:
-                self._freeze_user(name)
-        return self.weights[name]
-
-    def labels(self, node: Any) -> Any:
-        """Labels of a node's value: a label tensor, or a tuple of them."""
-        if not isinstance(node, Node):
-            return None
+    def planes(self, node: Any) -> Planes:
+        """What can be removed of a node's single tensor."""
         if node in self.values:
             value = self.values[node]
-            if isinstance(value, Weight):
-                self.freeze_weight(value, "a weight is used as plain data too")
-                return frozen_labels(self.shape(node))
+            assert isinstance(value, Planes)
             return value
+        shape = self.shape(node)
         if self.is_parameter(node):
-            return self._element_labels(node)
+            return _laid_out(self.parameter(node), shape)
         constant = self.constant(node)
-        if constant is not None and self._is_data(node, constant):
-            labels = self.sets.fresh(constant.numel(), f"constant {node.name}", CONSTANT)
-            self.values[node] = labels.reshape(constant.shape)
-            return self.values[node]
-        return frozen_labels(self.shape(node))
+        if constant is not None and node not in self._settled and self._is_data(node, constant):
+            self.values[node] = _laid_out(
+                [
+                    self.sets.fresh(size, f"constant {node.name}:{dim}", CONSTANT)
+                    if size > 1
+                    else None
+                    for dim, size in enumerate(shape)
+                ],
+                shape,
+            )
+            return self.planes(node)
+        return Planes(shape)
 
-    def _element_labels(self, node: Node) -> Tensor:
+    def parameter(self, node: Node) -> tuple[Tensor | None, ...]:
+        """Labels along each dimension of a parameter, None where it has size 1."""
         name = str(node.target)
-        if name not in self.elements:
-            shape = self.states[node].shape
-            labels = self.sets.fresh(self.states[node].numel(), f"{name}:elements", ELEMENT)
-            self.elements[name] = labels.reshape(shape)
+        if name not in self.parameters:
+            labels: list[Tensor | None] = []
+            for dim, size in enumerate(self.states[node].shape):
+                vector = self.sets.fresh(size, f"{name}:{dim}", ELEMENT) if size > 1 else None
+                labels.append(vector)
+                if vector is not None:
+                    self._starts.append(int(vector[0]))
+                    self._owners.append((name, dim))
+            self.parameters[name] = tuple(labels)
             if name in self._frozen_by_user:
                 self._freeze_user(name)
-        return self.elements[name]
+        return self.parameters[name]
+
+    def labels_along(self, parameter: str, dim: int) -> Tensor | None:
+        """Labels along one dimension of a parameter that some rule has read, None for size 1."""
+        return self.parameters[parameter][dim] if parameter in self.parameters else None
+
+    def axes(self, node: Any) -> list[Tensor]:
+        """Labels along each dimension of a weight: a parameter, or what was computed of some.
+
+        Dimensions that cannot shrink have label 0.
+        """
+        planes = self.planes(node)
+        found: dict[int, Tensor] = {}
+        for part in planes.parts:
+            dims = varying_or_spanned(self, part.labels)
+            if len(dims) == 1 and dims[0] not in found:
+                others = [d for d in range(len(planes.shape)) if d != dims[0]]
+                first = part.labels
+                for dim in others:
+                    first = first.narrow(dim, 0, 1)
+                found[dims[0]] = first.reshape(-1)
+            else:
+                self.freeze(part.labels, "a weight's dimensions cannot be told apart")
+        return [
+            found[d] if d in found else torch.zeros(size, dtype=torch.int64)
+            for d, size in enumerate(planes.shape)
+        ]
 
     def _is_data(self, node: Node, constant: Tensor) -> bool:
         """Whether entries of a constant may be removed along with what they belong to."""
         kind = constant.is_floating_point() or constant.dtype == torch.bool
-        steady = "dynamic" not in node.meta and node not in self._written
-        return kind and steady and constant.numel() < _LARGEST_CONSTANT
+        return kind and "dynamic" not in node.meta and node not in self._written
 
     # -- what rules state
 
@@ -178,31 +204,51 @@ class Coupling:
         """Make labels constant along dimensions, which come back with size 1."""
         return self.sets.tie(labels, dims, self.cause("positions are computed with alike"))
 
+    def alike(self, planes: Planes, dims: Sequence[int], reason: str) -> list[Plane]:
+        """Planes made constant along dimensions; those that lie along these alone are frozen."""
+        kept = []
+        for part in planes.parts:
+            along = self.varying(part.labels)
+            if along and set(along) <= set(dims):
+                self.freeze(part.labels, reason)
+            else:
+                kept.append(Plane(self.tie(part.labels, dims), part.zero))
+        return kept
+
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Forbid the removal of everything in these labels (once certain ties are made)."""
         if self.resolving:
             self.sets.freeze(strip(labels).numpy(), self.cause(reason))
 
-    def freeze_weight(self, weight: Weight, reason: str) -> None:
-        """Freeze every dimension of a weight."""
-        for labels in weight.dims:
-            self.freeze(labels, reason)
+    def freeze_planes(self, planes: Planes, reason: str) -> None:
+        """The same for everything in a value."""
+        for part in planes.parts:
+            self.freeze(part.labels, reason)
 
     def _freeze_user(self, name: str) -> None:
         self._node, node = None, self._node
         cause = self.cause(f"{name} is frozen on request")
         self._node = node
-        labels = self.weights[name].dims if name in self.weights else (self.elements[name],)
-        for vector in labels:
-            self.sets.freeze(vector.numpy(), cause)
+        for vector in self.parameters[name]:
+            if vector is not None:
+                self.sets.freeze(vector.numpy(), cause)
 
-    def use(self, weight: Weight, output: int | None, input_: int | None, node: Node) -> None:
-        """Record which dimension of a weight produces features and which consumes them."""
-        roles: tuple[tuple[int | None, Role], ...] = ((output, "output"), (input_, "input"))
-        for dim, role in roles:
-            if dim is not None and weight.axes[dim] >= 0:
-                key = (weight.parameter, weight.axes[dim])
-                self.uses.setdefault(key, Use(role, node.name))
+    def feature(self, labels: Tensor) -> None:
+        """These labels have rows or columns of a layer's weight."""
+        self.sets.anchor(strip(labels).numpy())
+
+    def use(self, labels: Tensor, role: Role, layer: Node) -> None:
+        """Record that a layer produces features by these labels of a weight, or consumes them."""
+        for start in np.unique(labels.numpy()).tolist():
+            place = bisect_right(self._starts, start) - 1
+            if start and place >= 0 and start < self._starts[place] + self._size(place):
+                self.uses.setdefault(self._owners[place], Use(role, layer.name))
+
+    def _size(self, place: int) -> int:
+        name, dim = self._owners[place]
+        vector = self.parameters[name][dim]
+        assert vector is not None
+        return len(vector)
 
     def use_vector(self, node: Any, layer: Node) -> None:
         """Record that a parameter goes along with a layer."""
@@ -210,21 +256,30 @@ class Coupling:
             for dim in range(self.states[node].dim()):
                 self.uses.setdefault((str(node.target), dim), Use("vector", layer.name))
 
-    def use_vector_dim(self, weight: Weight, dim: int, layer: Node) -> None:
-        """Record that one dimension of a weight goes along with a layer."""
-        self.uses.setdefault((weight.parameter, weight.axes[dim]), Use("vector", layer.name))
-
     def varies(self, labels: Tensor, dims: Sequence[int]) -> bool:
         """Whether labels differ along any of these dimensions."""
         return self.sets.varies(labels, dims)
 
-    def is_plain(self, labels: Tensor) -> bool:
-        """Whether only entries of parameters and constants are in it, no feature yet."""
-        return CONSTANT <= self.sets.level(strip(labels).numpy()) < FEATURE
+    def varying(self, labels: Tensor) -> list[int]:
+        """The dimensions along which labels differ."""
+        return varying_dims(self.sets.classes(labels))
+
+    def same(self, first: Tensor, second: Tensor) -> bool:
+        """Whether two label tensors of one shape hold the same classes everywhere."""
+        a, b = torch.broadcast_tensors(self.sets.classes(first), self.sets.classes(second))  # type: ignore[no-untyped-call]
+        return bool((a == b).all())
 
     def level(self, labels: Tensor) -> int:
         """The highest level of a label tensor, -1 if all of it is frozen."""
         return self.sets.level(strip(labels).numpy())
+
+    def is_plain(self, labels: Tensor) -> bool:
+        """Whether only entries of parameters and constants are in it, no feature yet."""
+        return CONSTANT <= self.level(labels) < FEATURE
+
+    def count(self, labels: Tensor) -> int:
+        """How many different classes there are."""
+        return len(np.unique(self.sets.classes(labels).numpy()))
 
     # -- propagation
 
@@ -249,65 +304,60 @@ class Coupling:
         for node in self.graph.nodes:
             self._node = node
             if node.op == "call_function" and node not in self.constants:
-                self.values[node] = self._apply(node)
+                self.values[node] = self._tidy(self._apply(node))
             elif node.op == "output":
                 for source in node.all_input_nodes:
                     self._freeze_value(source, "the network's outputs keep their shape")
         self._node = None
-        if self.resolving:
-            self._freeze_double_use()
 
-    def _freeze_double_use(self) -> None:
-        """A parameter that is a layer's weight and plain data cannot follow both."""
-        for node in self.states:
-            name = str(node.target)
-            if name in self.weights and name in self.elements:
-                self._node = next(iter(node.users))
-                self.freeze_weight(self.weights[name], f"{name} is a weight and plain data, too")
-                self.freeze(self.elements[name], f"{name} is a weight and plain data, too")
-        self._node = None
-
-    def _apply(self, node: Node) -> Any:
+    def _apply(self, node: Node) -> Value:
         if node in self.impure or is_mutable(node):
             return self._opaque(node, "writes into a tensor that is read elsewhere")
         rule = LABEL_RULES.get(op_name(node))
         result = rule(self, node) if rule is not None else None
         return self._opaque(node, "operator without a rule") if result is None else result
 
-    def _opaque(self, node: Node, reason: str) -> Any:
+    def _tidy(self, value: Value) -> Value:
+        """Without planes of which everything is frozen, and each plane once."""
+        if isinstance(value, tuple):
+            return tuple(self._tidy_planes(planes) for planes in value)
+        return self._tidy_planes(value)
+
+    def _tidy_planes(self, planes: Planes) -> Planes:
+        kept: list[Plane] = []
+        for part in planes.parts:
+            level = self.level(part.labels)
+            if level < FEATURE and not self.varying(part.labels):
+                self.freeze(part.labels, "one entry of data serves many")
+                continue
+            if not any(self.same(part.labels, other.labels) for other in kept):
+                kept.append(part)
+        return Planes(planes.shape, tuple(kept))
+
+    def _opaque(self, node: Node, reason: str) -> Value:
         """Freeze what an operator touches."""
         for source in node.all_input_nodes:
             self._freeze_value(source, reason)
-        shapes = [frozen_labels(shape) for shape in output_shapes(node)]
+        shapes = [Planes(shape) for shape in output_shapes(node)]
         many = isinstance(node.meta.get("val"), tuple | list)
-        return tuple(shapes) if many else (shapes[0] if shapes else frozen_labels(()))
+        return tuple(shapes) if many else (shapes[0] if shapes else Planes(()))
 
     def _freeze_value(self, node: Node, reason: str) -> None:
-        if isinstance(self.values.get(node), Weight):
-            self.freeze_weight(self.values[node], reason)
-            return
-        if self.is_parameter(node):
-            weight = self.weight(node)
-            if weight is not None:
-                self.freeze_weight(weight, reason)
-            if str(node.target) not in self.elements:
-                return
         if not isinstance(node.meta.get("val"), torch.Tensor | tuple | list):
             return
-        labels = self.labels(node)
-        for part in labels if isinstance(labels, tuple) else (labels,):
-            if part is not None:
-                self.freeze(part, reason)
+        value = self.values.get(node)
+        if value is None:
+            value = self.planes(node) if isinstance(node.meta["val"], Tensor) else ()
+        for planes in value if isinstance(value, tuple) else (value,):
+            self.freeze_planes(planes, reason)
 
     def _settle_constants(self) -> None:
         """Constants that met no structure are plain data from now on."""
-        for node, labels in self.values.items():
-            if (
-                node in self.constants
-                and isinstance(labels, Tensor)
-                and self.level(labels) < FEATURE
-            ):
-                self.values[node] = frozen_labels(labels.shape)
+        for node, planes in list(self.values.items()):
+            if node in self.constants and isinstance(planes, Planes):
+                kept = [part for part in planes.parts if self.level(part.labels) >= FEATURE]
+                self.values[node] = Planes(planes.shape, tuple(kept))
+                self._settled.add(node)
 
     def freeze_units(self, layout: Layout, name: str, node: Node | None, reason: str) -> None:
         """Freeze one structure of a layout that was taken from this coupling."""
@@ -315,20 +365,47 @@ class Coupling:
         cause = self.cause(reason)
         start, count = layout.offsets[name], layout.units[name]
         for parameter, dims in layout.parameters.items():
-            if parameter not in self.weights:
-                continue
-            for dim, units in enumerate(dims):
-                if units is not None:
+            for labels, units in zip(self.parameters[parameter], dims, strict=True):
+                if units is not None and labels is not None:
                     inside = (units >= start) & (units < start + count)
-                    self.sets.freeze(self.weights[parameter].dims[dim].numpy()[inside], cause)
+                    self.sets.freeze(labels.numpy()[inside], cause)
         self._node = None
 
     def freeze_everything(self, reason: str) -> None:
         """Nothing can be pruned."""
-        for weight in self.weights.values():
-            self.freeze_weight(weight, reason)
-        for labels in self.elements.values():
-            self.freeze(labels, reason)
+        for labels in self.parameters.values():
+            for vector in labels:
+                if vector is not None:
+                    self.freeze(vector, reason)
+
+
+def varying_or_spanned(c: Coupling, labels: Tensor) -> list[int]:
+    """The dimensions along which labels differ; those they are laid out on, where none do."""
+    return c.varying(labels) or spans(labels)
+
+
+def _stored(graph: torch.fx.Graph, states: dict[Node, Tensor]) -> set[Node]:
+    """Parameters, and what is computed of nothing but parameters and constants."""
+    found: set[Node] = set()
+    given: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(source in given for source in node.all_input_nodes):
+            given.add(node)
+        elif (node in states and states[node].is_floating_point()) or any(
+            source in found for source in node.all_input_nodes
+        ):
+            found.add(node)
+    return found
+
+
+def _laid_out(vectors: Sequence[Tensor | None], shape: tuple[int, ...]) -> Planes:
+    """A plane for each label vector along its dimension."""
+    parts = []
+    for dim, vector in enumerate(vectors):
+        if vector is not None:
+            wide = vector.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+            parts.append(Plane(wide.expand(shape)))
+    return Planes(shape, tuple(parts))
 
 
 def _hint_numbers(value: Any) -> Any:

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from edgeprune.graph.coupling import Coupling, Weight
-from edgeprune.graph.labels import Ints, varying_dims
+from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.labels import FEATURE, Ints
 from edgeprune.graph.layout import Dims, Layout, Units
-from edgeprune.graph.ops import output_shapes
+from edgeprune.graph.planes import Plane, Planes, spans
 from edgeprune.graph.structure_names import describe_families
 
 Flags = npt.NDArray[np.bool_]
@@ -55,9 +53,9 @@ def _order(coupling: Coupling) -> dict[int, int]:
     position = {node.name: i for i, node in enumerate(coupling.graph.nodes)}
     uses = sorted(coupling.uses.items(), key=lambda item: position[item[1].layer])
     found = [
-        coupling.sets.find(coupling.weights[parameter].dims[dim].numpy())
+        coupling.sets.find(labels.numpy())
         for (parameter, dim), use in uses
-        if parameter in coupling.weights and use.role == "output"
+        if use.role == "output" and (labels := coupling.labels_along(parameter, dim)) is not None
     ]
     if not found:
         return {}
@@ -77,61 +75,62 @@ def _live_classes(coupling: Coupling) -> Ints:
     """Classes with a weight row or column that nothing froze."""
     found = [
         np.unique(coupling.sets.find(labels.numpy()))
-        for weight in coupling.weights.values()
-        for labels in weight.dims
+        for dims in coupling.parameters.values()
+        for labels in dims
+        if labels is not None
     ]
     classes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    live: Ints = classes[classes != 0]
+    live: Ints = classes[(classes != 0) & (coupling.sets.levels(classes) == FEATURE)]
     return live
 
 
 def _parameter_places(coupling: Coupling, is_live: Flags) -> _Places:
     places: _Places = {}
-    for name, weight in coupling.weights.items():
-        dims = [coupling.sets.find(labels.numpy()) for labels in weight.dims]
-        places[name] = [tuple(d if is_live[d].any() else None for d in dims)]
-    for name, labels in coupling.elements.items():
-        if name not in places:
-            places[name] = [_per_dimension(coupling, labels, is_live)]
+    for name, dims in coupling.parameters.items():
+        classes = [None if d is None else coupling.sets.find(d.numpy()) for d in dims]
+        places[name] = [tuple(d if d is not None and is_live[d].any() else None for d in classes)]
     return {k: v for k, v in places.items() if any(d is not None for d in v[0])}
 
 
 def _value_places(coupling: Coupling, is_live: Flags) -> _Places:
     places: _Places = {}
     for node, value in coupling.values.items():
-        found: list[tuple[Ints | None, ...]] = []
-        if isinstance(value, Weight):
-            dims = [coupling.sets.find(labels.numpy()) for labels in value.dims]
-            found = [tuple(d if is_live[d].any() else None for d in dims)]
-        elif output_shapes(node):
-            parts = value if isinstance(value, tuple) else (value,)
-            found = [_per_dimension(coupling, p, is_live) for p in parts if isinstance(p, Tensor)]
+        tensors = value if isinstance(value, tuple) else (value,)
+        found = [_per_dimension(coupling, planes, is_live) for planes in tensors]
         if any(d is not None for dims in found for d in dims):
             places[node] = found
     return places
 
 
-def _per_dimension(coupling: Coupling, labels: Tensor, is_live: Flags) -> tuple[Ints | None, ...]:
-    """The classes along the one dimension in which they vary."""
-    classes = coupling.sets.classes(labels)
-    keep = torch.from_numpy(np.asarray(is_live[classes.numpy()]))
-    dims: list[Ints | None] = [None] * labels.dim()
-    if not bool(keep.any()):
-        return tuple(dims)
-    classes = torch.where(keep, classes, torch.zeros((), dtype=torch.int64))
-    along = varying_dims(classes)
-    if along:
-        dim = along[0]
-        vector = classes.movedim(dim, 0).reshape(classes.size(dim), -1)[:, 0]
-    else:
+def _per_dimension(coupling: Coupling, planes: Planes, is_live: Flags) -> tuple[Ints | None, ...]:
+    """Per dimension the classes of the plane that varies along it."""
+    dims: list[Ints | None] = [None] * len(planes.shape)
+    whole: list[Plane] = []
+    for part in planes.parts:
+        along = coupling.varying(part.labels)
+        if along:
+            _place(coupling, part, along[0], dims, is_live)
+        else:
+            whole.append(part)
+    for part in whole:
         # One unit owns the whole value. It is gone or it is not, whichever dimension says so.
-        sizes = list(labels.shape)
-        dim = next((d for d in reversed(range(len(sizes))) if sizes[d] > 1), len(sizes) - 1)
-        if dim < 0:
-            return tuple(dims)
-        vector = classes.reshape(-1)[:1].expand(sizes[dim])
-    dims[dim] = vector.numpy().copy()
+        free = [d for d, size in enumerate(planes.shape) if size > 1 and dims[d] is None]
+        best = [d for d in spans(part.labels) if d in free] or free
+        if best:
+            _place(coupling, part, best[-1], dims, is_live)
     return tuple(dims)
+
+
+def _place(
+    coupling: Coupling, part: Plane, dim: int, dims: list[Ints | None], is_live: Flags
+) -> None:
+    first = part.labels
+    for other in range(first.dim()):
+        if other != dim:
+            first = first.narrow(other, 0, 1)
+    classes = coupling.sets.find(first.reshape(-1).numpy())
+    if is_live[classes].any():
+        dims[dim] = np.where(is_live[classes], classes, 0)
 
 
 def _families(live: Ints, parameters: _Places, values: _Places, rank: dict[int, int]) -> list[Ints]:

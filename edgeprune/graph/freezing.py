@@ -11,14 +11,14 @@ from edgeprune.graph.structure import Frozen
 def frozen_parameters(coupling: Coupling) -> tuple[Frozen, ...]:
     """One entry for each weight dimension of which anything is frozen, and each cause."""
     found: list[Frozen] = []
-    for name, weight in coupling.weights.items():
-        for dim, labels in enumerate(weight.dims):
-            if (name, dim) not in coupling.uses:
+    for name, dims in coupling.parameters.items():
+        for dim, labels in enumerate(dims):
+            if labels is None or len(dims) < 2 or (name, dim) not in coupling.uses:
                 continue
+            where = "output" if coupling.uses[name, dim].role == "output" else "input"
             causes = coupling.sets.cause(labels.numpy())
             for index in np.unique(causes[causes != 0]).tolist():
                 cause = coupling.causes[index]
-                where = "output" if coupling.uses[name, dim].role == "output" else "input"
                 found.append(
                     Frozen(
                         tensor=name,

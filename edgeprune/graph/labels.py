@@ -27,6 +27,7 @@ class LabelSets:
     def __init__(self) -> None:
         self._parent: Ints = np.zeros(1 << 12, np.int64)
         self._level = np.zeros(1 << 12, np.int8)
+        self._made_level = np.zeros(1 << 12, np.int8)
         self._cause = np.zeros(1 << 12, np.int32)
         self._cause[0] = 1
         self._made: dict[tuple[str, int], Tensor] = {}
@@ -40,9 +41,12 @@ class LabelSets:
             while self.size + count > len(self._parent):
                 self._parent = np.concatenate([self._parent, np.zeros_like(self._parent)])
                 self._level = np.concatenate([self._level, np.zeros_like(self._level)])
+                self._made_level = np.concatenate(
+                    [self._made_level, np.zeros_like(self._made_level)]
+                )
                 self._cause = np.concatenate([self._cause, np.zeros_like(self._cause)])
             new = np.arange(self.size, self.size + count)
-            self._parent[new], self._level[new] = new, level
+            self._parent[new], self._level[new], self._made_level[new] = new, level, level
             self.size += count
             self._made[key] = torch.from_numpy(new.copy())
         return self._made[key]
@@ -71,6 +75,10 @@ class LabelSets:
         free = free[free != 0]
         return int(self._level[free].max()) if free.size else -1
 
+    def own_level(self, labels: npt.ArrayLike) -> int:
+        """The highest level with which these labels were made, whatever they are tied to."""
+        return int(self._made_level[np.asarray(labels)].max(initial=-1))
+
     def levels(self, classes: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """The level of every class."""
         found: npt.NDArray[np.int8] = self._level[np.asarray(classes)]
@@ -79,6 +87,13 @@ class LabelSets:
     def cause(self, labels: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """The cause that froze every label, 0 for free ones."""
         return self._cause[self._roots(labels)]
+
+    def anchor(self, labels: npt.ArrayLike) -> None:
+        """Make features of these labels: a layer has a row or a column for each."""
+        roots = np.unique(self._roots(labels))
+        raised = roots[(self._level[roots] < FEATURE) & (roots != 0)]
+        self.changes += len(raised)
+        self._level[raised] = FEATURE
 
     def freeze(self, labels: npt.ArrayLike, cause: int) -> None:
         """Freeze the classes of these labels; a class keeps its first cause."""
@@ -144,14 +159,6 @@ class LabelSets:
         """Whether the classes differ along any of these dimensions."""
         return bool(varying_dims(self.classes(labels), dims))
 
-    def canonical(self, labels: Tensor) -> Tensor:
-        """The same labels as classes, expanded over every dimension along which they agree."""
-        found = self.classes(labels)
-        flat = [d for d in range(found.dim()) if d not in varying_dims(found)]
-        for dim in flat:
-            found = found.narrow(dim, 0, 1)
-        return found.expand(labels.shape)
-
     def tie(self, labels: Tensor, dims: Sequence[int], cause: int) -> Tensor:
         """Make the labels constant along dimensions; returns them with size 1 there."""
         whole = strip(labels)
@@ -160,7 +167,7 @@ class LabelSets:
             first = first.narrow(dim, 0, 1)
         if first.numel() != whole.numel():
             self.union(whole.numpy(), first.expand(whole.shape).numpy(), cause)
-        return self.classes(first)
+        return first
 
 
 def strip(labels: Tensor) -> Tensor:

@@ -13,7 +13,18 @@ from torch.fx import Node
 from edgeprune.graph.ops import op_name
 
 # A node's name becomes a variable in generated code and a scope when exported.
-_RESERVED = {"torch", "inf", "nan", "device", "fx_pytree", "pytree", "self", "operator", "weights"}
+_RESERVED = {
+    "output",
+    "torch",
+    "inf",
+    "nan",
+    "device",
+    "fx_pytree",
+    "pytree",
+    "self",
+    "operator",
+    "weights",
+}
 _RESERVED |= {*dir(builtins), *keyword.kwlist, *dir(nn.Module()), *dir(fx.GraphModule)}
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 

@@ -1,6 +1,5 @@
 """A captured network with its prunable structures, and what every level does to its shapes."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -104,11 +103,9 @@ class Network:
 
     def summary(self) -> Summary:
         """What is prunable, what is not, and which operators at which lines say so."""
-        layers = {
-            name: math.prod(len(labels) for labels in weight.dims)
-            for name, weight in self._coupling.weights.items()
-            if any(key[0] == name for key in self._coupling.uses)
-        }
+        state = self.captured.module.state_dict(keep_vars=True)
+        used = dict.fromkeys(name for name, _ in self._coupling.uses)
+        layers = {name: state[name].numel() for name in used if state[name].dim() >= 2}
         return summarise(self.structures, self.frozen, layers, self.renormalised)
 
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":

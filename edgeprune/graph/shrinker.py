@@ -48,6 +48,7 @@ class Shrinker:
         self.compact: dict[Node, tuple[int, ...]] = {}
         """Shapes of copies that have size 1 where their value is constant."""
         self.shapes_only = shapes_only
+        self._cut: set[Node] = set()
         self._kept: dict[int, Kept | None] = {}
         self.nodes_by_name = {node.name: node for node in captured.module.graph.nodes}
         self._extra = 0
@@ -153,6 +154,10 @@ class Shrinker:
         self._aside(node, name)
         return node
 
+    def make(self, name: str, target: Any, *args: Any) -> "Copied":
+        """A new operator on captured nodes, for the arguments of a rewritten call."""
+        return Copied(self.add_call(name, target, _map(args, self.full)))
+
     def add_call(self, name: str, target: Any, args: tuple[Any, ...]) -> Node:
         """A new operator of the shrunk graph."""
         node = self.graph.call_function(target, args)
@@ -192,7 +197,7 @@ class Shrinker:
             return
         elif node.op == "get_attr":
             self._copy_parameter(node, state)
-        elif node in self.constants and self._loses(node):
+        elif self._needs_constant(node):
             self._copy_constant(node)
         elif self._empty_rules.applies(node):
             self.copies[node] = self._empty_rules.replace(node)
@@ -249,9 +254,18 @@ class Shrinker:
         """Positions that stay, per dimension of a parameter."""
         return [self.survivors_of(d) for d in self.layout.parameters.get(name, ())]
 
+    def _needs_constant(self, node: Node) -> bool:
+        """Whether a constant can no longer be computed as it was: it, or what it is computed of,
+        lost something."""
+        if not isinstance(self.constants.get(node), Tensor):
+            return False
+        return self._loses(node) or any(i in self._cut for i in node.all_input_nodes)
+
     def _copy_constant(self, node: Node) -> None:
+        self._cut.add(node)
         value = self.constants[node]
-        dims = self.layout.values[node][0]
+        found = self.layout.values.get(node)
+        dims = found[0] if found is not None else ()
         small = select(value, [self.survivors_of(d) for d in dims]).clone()
         self.copies[node] = self.add_buffer(f"constant_{node.name}", small)
 

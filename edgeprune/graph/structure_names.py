@@ -11,7 +11,7 @@ from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.ops import op_name
 
 _ATTENTION = {"scaled_dot_product_attention", "bmm", "baddbmm", "matmul", "einsum"}
-_RECURRENT = {"lstm", "gru"}
+_RECURRENT = {"lstm", "gru", "lstm_cell", "gru_cell"}
 _Family = npt.NDArray[np.int32]
 
 
@@ -20,13 +20,13 @@ def describe_families(
 ) -> list[tuple[str, str]]:
     """Name and kind of every family; ``family`` maps a class to its index."""
     producers, paths = _layers(coupling, family)
-    heads, widths = _families_by_operator(coupling, family, values)
+    known = _families_by_operator(coupling, family, values)
     nodes = {node.name: node for node in coupling.graph.nodes}
     result: list[tuple[str, str]] = []
     taken: set[str] = set()
     for index in range(count):
         first = nodes[producers[index][0]] if producers[index] else None
-        kind = _kind(index, first, heads, widths)
+        kind = _kind(index, first, known)
         path = _common_path(paths[index])
         if not path and first is not None:
             path = first.meta["module_path"]
@@ -36,11 +36,10 @@ def describe_families(
     return result
 
 
-def _kind(index: int, first: Node | None, heads: set[int], widths: set[int]) -> str:
-    if index in heads:
-        return "heads"
-    if index in widths:
-        return "width"
+def _kind(index: int, first: Node | None, known: dict[str, set[int]]) -> str:
+    for kind, families in known.items():
+        if index in families:
+            return kind
     operator = op_name(first) if first is not None else ""
     if operator.startswith("conv"):
         return "channels"
@@ -65,9 +64,10 @@ def _layers(
     paths: dict[int, list[str]] = defaultdict(list)
     uses = sorted(coupling.uses.items(), key=lambda item: position[item[1].layer])
     for (parameter, dim), use in uses:
-        if parameter not in coupling.weights or use.role == "vector":
+        labels = coupling.labels_along(parameter, dim)
+        if labels is None or use.role == "vector":
             continue
-        classes = coupling.sets.find(coupling.weights[parameter].dims[dim].numpy())
+        classes = coupling.sets.find(labels.numpy())
         for index in np.unique(family[classes]).tolist():
             if index < 0:
                 continue
@@ -79,30 +79,33 @@ def _layers(
 
 def _families_by_operator(
     coupling: Coupling, family: _Family, values: dict[Node, Any]
-) -> tuple[set[int], set[int]]:
-    """Families that pass through a product of two values, and those that are added up."""
+) -> dict[str, set[int]]:
+    """Families by kind: along the batch of a product of two values (heads), summed over in one
+    (what heads are wide), and added up (the width of a residual stream)."""
 
-    def families(node: Node) -> set[int]:
+    def families(node: Node, dims: slice = slice(None)) -> set[int]:
         found: set[int] = set()
-        for dims in values.get(node, []):
-            for classes in dims:
+        for tensor in values.get(node, []):
+            for classes in tensor[dims]:
                 if classes is not None:
                     found.update(np.unique(family[classes]).tolist())
         return found - {-1}
 
     layers = _layers_behind(coupling)
     heads: set[int] = set()
+    head_widths: set[int] = set()
     widths: set[int] = set()
     for node in coupling.graph.nodes:
         if node.op != "call_function" or node not in values:
             continue
         name = op_name(node)
-        if name in _ATTENTION and not any(coupling.is_parameter(i) for i in node.all_input_nodes):
-            operands = [families(i) for i in node.all_input_nodes[:2]]
-            heads |= families(node).intersection(*operands)
+        if name in _ATTENTION and not any(i in coupling.stored for i in node.all_input_nodes):
+            first, second = (families(i) for i in node.all_input_nodes[:2])
+            heads |= families(node, slice(-2)) & first & second
+            head_widths |= (first & second) - families(node, slice(-2))
         elif name == "add" and len({layers[i] for i in node.all_input_nodes}) == 2:
             widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
-    return heads, widths
+    return {"heads": heads, "width": widths, "head_width": head_widths}
 
 
 def _layers_behind(coupling: Coupling) -> dict[Node, frozenset[str]]:

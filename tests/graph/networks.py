@@ -280,3 +280,147 @@ def normalised_queries() -> Case:
             return self.o(a.transpose(1, 2).flatten(2))
 
     return Net(), (torch.randn(1, 5, 6),)
+
+
+@case
+def token_mixing() -> Case:
+    """A weight over positions: channels pass through it, its own hidden units can go."""
+
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(4, 8)
+            self.norm = nn.LayerNorm(8)
+            self.up = nn.Linear(6, 10)
+            self.down = nn.Linear(10, 6)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            y = self.norm(x).transpose(1, 2)
+            x = x + self.down(F.gelu(self.up(y))).transpose(1, 2)
+            return self.head(x.mean(1))
+
+    return Mixer(), (torch.randn(2, 6, 4),)
+
+
+@case
+def spatial_gate() -> Case:
+    """Half of the channels gate the other half, after a convolution over positions (gMLP)."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Linear(4, 12)
+            self.norm = nn.LayerNorm(6)
+            self.mix = nn.Conv1d(5, 5, 1)
+            self.down = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, v = F.gelu(self.up(x)).chunk(2, -1)
+            return self.down(u * self.mix(self.norm(v)))
+
+    return Gate(), (torch.randn(2, 5, 4),)
+
+
+@case
+def state_space() -> Case:
+    """A state of channels by entries: both can go, neither with the other."""
+
+    class Scan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into = nn.Linear(4, 6)
+            self.step = nn.Linear(6, 6)
+            self.read_write = nn.Linear(6, 10)
+            self.decay = nn.Parameter(torch.randn(6, 5))
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.silu(self.into(x))
+            write, read = self.read_write(x).chunk(2, -1)
+            step = F.softplus(self.step(x))
+            state = torch.zeros(x.shape[0], 6, 5)
+            found = []
+            for t in range(x.shape[1]):
+                keep = torch.exp(-step[:, t, :, None] * torch.exp(self.decay))
+                state = keep * state + (step[:, t] * x[:, t])[:, :, None] * write[:, t, None, :]
+                found.append((state * read[:, t, None, :]).sum(-1))
+            return self.out(torch.stack(found, 1))
+
+    return Scan(), (torch.randn(2, 3, 4),)
+
+
+@case
+def similarity() -> Case:
+    """A normalised dot product of two towers: what goes from both adds nothing."""
+
+    class Towers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 9))
+            self.second = nn.Linear(3, 9)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            a, b = F.normalize(self.first(x), dim=-1), F.normalize(self.second(y), dim=-1)
+            return (a * b).sum(-1) + (a * b).mean(-1)
+
+    return Towers(), (torch.randn(2, 4), torch.randn(2, 3))
+
+
+@case
+def low_rank_update() -> Case:
+    """A weight that is computed of others keeps their dimensions."""
+
+    class LowRank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 8)
+            self.weight = nn.Parameter(torch.randn(6, 8))
+            self.up = nn.Parameter(torch.randn(6, 2))
+            self.down = nn.Parameter(torch.randn(2, 8))
+            self.last = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight + 0.5 * self.up @ self.down
+            return self.last(F.relu(F.linear(F.relu(self.first(x)), weight)))
+
+    return LowRank(), (torch.randn(2, 4),)
+
+
+@case
+def positive_features() -> Case:
+    """Linear attention with elu + 1: a feature without weights still adds to the sum."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 5)
+            self.out = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k = F.elu(self.q(x)) + 1, F.elu(self.k(x)) + 1
+            return self.out(q @ (k.transpose(1, 2) @ self.v(x)))
+
+    return Linear(), (torch.randn(2, 5, 4),)
+
+
+@case
+def unrolled_cell() -> Case:
+    """The units of a cell go from every step at once."""
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(4, 6)
+            self.lstm = nn.LSTMCell(6, 5)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, a, b = (torch.zeros(x.shape[0], size) for size in (6, 5, 5))
+            for t in range(x.shape[1]):
+                h = self.cell(x[:, t], h)
+                a, b = self.lstm(h, (a, b))
+            return self.head(a)
+
+    return Steps(), (torch.randn(2, 3, 4),)

@@ -1,131 +1,125 @@
 """Products of two values: what is summed over is tied between them.
 
-Labels that vary along a summed dimension tie a whole head, because every entry of the result
-depends on all of them; labels along a batch dimension (the heads) pass through.
+A plane along a summed dimension is consumed, like features by a weight. Where its labels differ
+from one entry of a batch dimension to the next (the features of each head), the batch entry goes
+as a whole, because survivors must stay rectangular. Planes along the other dimensions pass.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.graph.labels import ELEMENT, FEATURE
+from edgeprune.graph.labels import ELEMENT, FEATURE, strip
+from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.registry import labels
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.coupling import Coupling, Value
 
 
 @dataclass(frozen=True)
 class _Product:
-    """Two operands over the same letters, and which letters are whose."""
+    """Two operands laid out over the same dimensions, and which of these are whose.
 
-    a: Tensor
-    b: Tensor
+    ``broadcast_a`` are the dimensions in which the first operand has size 1 or does not appear.
+    """
+
+    a: list[Plane]
+    b: list[Plane]
     summed: list[int]
     only_a: list[int]
     only_b: list[int]
     batch: list[int]
+    broadcast_a: list[int]
+    broadcast_b: list[int]
+    stored_a: bool
+    stored_b: bool
 
 
-def label_product(c: "Coupling", node: Node) -> Tensor | None:
+def label_product(c: "Coupling", node: Node) -> "Value | None":
     """``matmul``, ``bmm``: batched products."""
-    a, b = c.labels(node.args[0]), c.labels(node.args[1])
-    if a.dim() < 2 or b.dim() < 2:
+    a, b = c.planes(node.args[0]), c.planes(node.args[1])
+    if len(a.shape) < 2 or len(b.shape) < 2:
         return None
-    letters = "abcdefgh"[: max(a.dim(), b.dim()) - 2]
-    lead = tuple(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))  # type: ignore[no-untyped-call]
-    a = a.expand(lead + tuple(a.shape[-2:]))
-    b = b.expand(lead + tuple(b.shape[-2:]))
-    return contract(c, node, a, letters + "ij", b, letters + "jk", letters + "ik")
+    lead = "abcdefgh"[: max(len(a.shape), len(b.shape)) - 2]
+    first = lead[len(lead) - len(a.shape) + 2 :] + "ij"
+    second = lead[len(lead) - len(b.shape) + 2 :] + "jk"
+    stored = (node.args[0] in c.stored, node.args[1] in c.stored)
+    return contract(c, node, a, first, b, second, lead + "ik", stored)
 
 
 @labels("bmm")
-def label_bmm(c: "Coupling", node: Node) -> Any:
+def label_bmm(c: "Coupling", node: Node) -> "Value | None":
     """Batched product."""
     return label_product(c, node)
 
 
 @labels("baddbmm")
-def label_baddbmm(c: "Coupling", node: Node) -> Any:
+def label_baddbmm(c: "Coupling", node: Node) -> "Value":
     """Batched product plus a value."""
-    a, b = c.labels(node.args[1]), c.labels(node.args[2])
-    product = contract(c, node, a, "aij", b, "ajk", "aik")
-    return tie_broadcast(c, product, c.labels(node.args[0]), c.shape(node))
+    stored = (node.args[1] in c.stored, node.args[2] in c.stored)
+    a, b = c.planes(node.args[1]), c.planes(node.args[2])
+    product = contract(c, node, a, "aij", b, "ajk", "aik", stored)
+    return tie_broadcast(c, product, c.planes(node.args[0]), c.shape(node))
 
 
 @labels("outer")
-def label_outer(c: "Coupling", node: Node) -> Any:
+def label_outer(c: "Coupling", node: Node) -> "Value":
     """Every pair of entries."""
-    a, b = c.labels(node.args[0]), c.labels(node.args[1])
-    return tie_broadcast(c, a.unsqueeze(1), b.unsqueeze(0), c.shape(node))
+    a, b = c.planes(node.args[0]), c.planes(node.args[1])
+    return contract(c, node, a, "i", b, "j", "ij")
 
 
 @labels("einsum")
-def label_einsum(c: "Coupling", node: Node) -> Any:
-    """A product of two operands, one of which may be a weight."""
+def label_einsum(c: "Coupling", node: Node) -> "Value | None":
+    """Products of two or more operands, one after the other."""
     equation, operands = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
-    if len(operands) != 2 or "." in equation or "->" not in equation:
+    if "." in equation or "->" not in equation or len(operands) < 2:
         return None
     inputs, out = equation.split("->")
-    first, second = inputs.split(",")
-    left, right = (operand for operand in operands if isinstance(operand, Node))
-    if any(len(set(part)) != len(part) for part in (first, second, out)):
+    letters = inputs.split(",")
+    if any(len(set(part)) != len(part) for part in (*letters, out)):
         return None
-    if c.is_parameter(left) and not c.is_parameter(right):
-        left, right, first, second = right, left, second, first
-    if c.is_parameter(right) and c.states[right].dim() >= 2:
-        weighted = _einsum_weight(c, node, c.labels(left), right, (first, second, out))
-        if weighted is not None:
-            return weighted
-    lost = [x for x in first + second if x not in out and not (x in first and x in second)]
-    if lost:
-        return None
-    return contract(c, node, c.labels(left), first, c.labels(right), second, out)
-
-
-def _einsum_weight(
-    c: "Coupling", node: Node, x: Tensor, parameter: Node, letters: tuple[str, str, str]
-) -> Tensor | None:
-    """One summed and one new dimension of the weight stay prunable."""
-    first, second, out = letters
-    weight = c.weight(parameter)
-    summed = [k for k in second if k not in out]
-    made = [k for k in second if k in out and k not in first]
-    complete = len(summed) + len(made) == len(second) and all(k in first for k in summed)
-    if weight is None or not complete or not summed or not made:
-        return None
-    vector = c.tie(x, [i for i, k in enumerate(first) if k not in summed])
-    for letter in summed[1:]:
-        vector = c.tie(vector, [first.index(letter)])
-        c.freeze(weight.dims[second.index(letter)], "summed together with another dimension")
-    for letter in made[1:]:
-        c.freeze(weight.dims[second.index(letter)], "made together with another dimension")
-    columns = weight.dims[second.index(summed[0])]
-    c.union(vector.reshape(-1).expand(len(columns)), columns)
-    c.use(weight, second.index(made[0]), second.index(summed[0]), node)
-    rows = weight.dims[second.index(made[0])]
-    return rows.reshape([-1 if k == made[0] else 1 for k in out]).expand(c.shape(node))
+    nodes = [operand for operand in operands if isinstance(operand, Node)]
+    result, stored = c.planes(nodes[0]), nodes[0] in c.stored
+    have = letters[0]
+    for place in range(1, len(nodes)):
+        needed = set(out).union(*letters[place + 1 :])
+        made = "".join(k for k in dict.fromkeys(have + letters[place]) if k in needed)
+        made = out if place == len(nodes) - 1 else made
+        known = (stored, nodes[place] in c.stored)
+        other = c.planes(nodes[place])
+        result = contract(c, node, result, have, other, letters[place], made, known)
+        have, stored = made, all(known)
+    return result
 
 
 def contract(
     c: "Coupling",
     node: Node,
-    a: Tensor,
+    a: Planes,
     a_letters: Sequence[str],
-    b: Tensor,
+    b: Planes,
     b_letters: Sequence[str],
     out_letters: Sequence[str],
-) -> Tensor:
-    """Labels of a product of two values, in Einstein notation."""
+    stored: tuple[bool, bool] = (False, False),
+) -> Planes:
+    """Planes of a product of two values, in Einstein notation.
+
+    ``stored`` tells which of the two is a weight: what depends on no input of the network.
+    """
     sizes = dict(zip(a_letters, a.shape, strict=True))
-    sizes.update(zip(b_letters, b.shape, strict=True))
-    full = list(dict.fromkeys([*a_letters, *b_letters]))
+    for letter, size in zip(b_letters, b.shape, strict=True):
+        sizes[letter] = max(size, sizes.get(letter, 1))
+    full = list(sizes)
+    own_a, own_b = (_sizes(x.shape, k, full) for x, k in ((a, a_letters), (b, b_letters)))
     p = _Product(
         _spread(a, a_letters, full),
         _spread(b, b_letters, full),
@@ -133,68 +127,209 @@ def contract(
         [i for i, x in enumerate(full) if x not in b_letters],
         [i for i, x in enumerate(full) if x not in a_letters],
         [i for i, x in enumerate(full) if x in a_letters and x in b_letters and x in out_letters],
+        [i for i, size in enumerate(own_a) if size == 1],
+        [i for i, size in enumerate(own_b) if size == 1],
+        stored[0] and not stored[1],
+        stored[1] and not stored[0],
     )
-    result = c.sets.classes(_combine(c, node, p))
-    for dim in p.summed:
-        result = result.narrow(dim, 0, 1)
-    result = result.expand([sizes[x] if x in out_letters else 1 for x in full])
-    order = [full.index(x) for x in out_letters] + p.summed
-    return result.permute(order).reshape([sizes[x] for x in out_letters])
+    _record_weight(c, node, p)
+    names = count()
+    parts = [*_sum_over(c, node, p, names), *_multiply(c, p)]
+    shape = tuple(sizes[x] for x in out_letters)
+    return Planes(
+        shape, tuple(part.map(lambda x: _out(x, p, full, out_letters, shape)) for part in parts)
+    )
 
 
-def _spread(x: Tensor, letters: Sequence[str], full: list[str]) -> Tensor:
+def _sizes(shape: tuple[int, ...], letters: Sequence[str], full: list[str]) -> list[int]:
+    known = dict(zip(letters, shape, strict=True))
+    return [known.get(letter, 1) for letter in full]
+
+
+def _spread(x: Planes, letters: Sequence[str], full: list[str]) -> list[Plane]:
     order = [list(letters).index(k) for k in full if k in letters]
+
+    def wide(labels_: Tensor) -> Tensor:
+        moved = labels_.permute(order)
+        for index, letter in enumerate(full):
+            if letter not in letters:
+                moved = moved.unsqueeze(index)
+        return moved
+
+    return [part.map(wide) for part in x.parts]
+
+
+def _out(
+    x: Tensor, p: _Product, full: list[str], out: Sequence[str], shape: tuple[int, ...]
+) -> Tensor:
+    for dim in p.summed:
+        x = x.narrow(dim, 0, 1)
+    order = [full.index(k) for k in out] + p.summed
     moved = x.permute(order)
-    for index, letter in enumerate(full):
-        if letter not in letters:
-            moved = moved.unsqueeze(index)
-    return moved
+    return moved.reshape(moved.shape[: len(out)]).expand(shape)
 
 
-def _combine(c: "Coupling", node: Node, p: _Product) -> Tensor:
-    over_a, over_b = c.varies(p.a, p.summed), c.varies(p.b, p.summed)
-    if not (over_a or over_b):
-        return _pass_through(c, p)
-    if not c.resolving and (c.level(p.a) == FEATURE) != (c.level(p.b) == FEATURE):
-        return _wait(c, node, p)
-    if over_b and not over_a and c.varies(p.a, p.only_a) and not c.varies(p.a, p.batch):
-        c.freeze(p.b, "is summed against features of another dimension")
-        return p.a
-    if over_a and not over_b and c.varies(p.b, p.only_b) and not c.varies(p.b, p.batch):
-        c.freeze(p.a, "is summed against features of another dimension")
-        return p.b
-    a, b = c.tie(p.a, p.only_a), c.tie(p.b, p.only_b)
-    c.union(a, b)
-    c.tie(b, p.summed)
-    tied = c.tie(a, p.summed)
-    if all(tied.size(d) == 1 for d in p.batch):
-        # Without heads the sum is zero, not gone, when its operands are.
-        return torch.zeros([1] * tied.dim(), dtype=torch.int64)
-    return tied
+def _record_weight(c: "Coupling", node: Node, p: _Product) -> None:
+    """A weight's dimensions that are summed over consume, those of its own make features."""
+    for stored, parts, own in ((p.stored_a, p.a, p.only_a), (p.stored_b, p.b, p.only_b)):
+        for part in parts if stored else ():
+            dims = c.varying(part.labels)
+            vector = strip(part.labels).reshape(-1)
+            if set(dims) & set(p.summed):
+                c.feature(vector)
+                c.use(vector, "input", node)
+            elif set(dims) & set(own):
+                c.feature(vector)
+                c.use(vector, "output", node)
 
 
-def _pass_through(c: "Coupling", p: _Product) -> Tensor:
-    a, b = c.tie(p.a, p.summed), c.tie(p.b, p.summed)
-    if c.varies(a, p.batch) or c.varies(b, p.batch):
-        heads_a, heads_b = c.tie(a, p.only_a), c.tie(b, p.only_b)
-        c.union(heads_a, heads_b)
-        return heads_b if c.varies(heads_b, p.batch) else heads_a
-    if c.varies(a, p.only_a) and c.varies(b, p.only_b):
-        few_a = len(np.unique(c.sets.classes(a).numpy())) <= len(
-            np.unique(c.sets.classes(b).numpy())
-        )
-        loser, winner = (a, b) if few_a else (b, a)
-        c.freeze(loser, "meets other features in an outer product")
-        return winner
-    rest, result = (b, a) if c.varies(a, p.only_a) else (a, b)
-    c.freeze(rest, "meets other features in a product")
+# -- what is summed over
+
+
+def _sum_over(c: "Coupling", node: Node, p: _Product, names: "count[int]") -> list[Plane]:
+    """Planes along summed dimensions: consumed, or tied to whole heads, which are the result."""
+    first, second = (_along(c, parts, p.summed) for parts in (p.a, p.b))
+    result: list[Plane] = []
+    for a in first:
+        dims = set(c.varying(a.labels)) & set(p.summed)
+        b = next((b for b in second if dims & set(c.varying(b.labels))), None)
+        if b is None:
+            result += _one_summed(c, node, p, a, names)
+        else:
+            second.remove(b)
+            result += _both_sides(c, node, p, a, b, names)
+    for b in second:
+        result += _one_summed(c, node, p, b, names)
     return result
 
 
-def _wait(c: "Coupling", node: Node, p: _Product) -> Tensor:
-    """A feature meets plain data: pass placeholders on until all certain ties are made."""
-    x, own = (p.a, p.only_a) if c.level(p.a) == FEATURE else (p.b, p.only_b)
-    classes = c.sets.classes(x)
-    shape = [classes.size(d) if d in own + p.batch else 1 for d in range(classes.dim())]
-    count = int(np.prod(shape))
-    return c.sets.fresh(count, f"{node.name}:product", ELEMENT).reshape(shape)
+def _along(c: "Coupling", parts: list[Plane], dims: list[int]) -> list[Plane]:
+    """The planes along any of these dimensions, features first, then those with most labels."""
+    found = [part for part in parts if c.varies(part.labels, dims)]
+    return sorted(found, key=lambda part: (-c.level(part.labels), -c.count(part.labels)))
+
+
+def _one_summed(
+    c: "Coupling", node: Node, p: _Product, x: Plane, names: "count[int]"
+) -> list[Plane]:
+    """A plane that is summed over on one side alone."""
+    is_a = x in p.a
+    own, absent, others = (p.only_a, p.broadcast_b, p.b) if is_a else (p.only_b, p.broadcast_a, p.a)
+    if all(d in absent for d in p.summed if c.varies(x.labels, [d])):
+        return _plain_sum(c, x, p)
+    heads = _batched(c, others, p.batch)
+    if heads is not None and c.varies(x.labels, p.batch):
+        tied = c.tie(x.labels, [*own, *p.summed])
+        c.union(tied, _first_along(heads.labels, p))
+        return []
+    if p.stored_a or p.stored_b:
+        zero = torch.zeros((), dtype=torch.int64)
+        c.union(strip(x.labels), zero, "consumes data that cannot shrink")
+        return []
+    c.freeze(x.labels, "is summed against data that cannot shrink")
+    return [] if c.resolving else [_placeholder(c, node, x, [*own, *p.batch], names)]
+
+
+def _both_sides(
+    c: "Coupling", node: Node, p: _Product, a: Plane, b: Plane, names: "count[int]"
+) -> list[Plane]:
+    weight = p.stored_a or p.stored_b
+    plain = (c.level(a.labels) == FEATURE) != (c.level(b.labels) == FEATURE)
+    if plain and not weight and not c.resolving:
+        # A feature meets plain data: wait until all certain ties are made.
+        x, own = (a, p.only_a) if c.level(a.labels) == FEATURE else (b, p.only_b)
+        return [_placeholder(c, node, x, [*own, *p.batch], names)]
+    first, second = c.tie(a.labels, p.only_a), c.tie(b.labels, p.only_b)
+    c.union(first, second)
+    if c.varies(first, p.batch) or c.varies(second, p.batch):
+        whole = c.tie(first, p.summed)
+        other = c.tie(second, p.summed)
+        heads = whole if c.varies(whole, p.batch) else other
+        return [Plane(heads, a.zero or b.zero)]
+    if not (a.zero or b.zero):
+        for part in (a, b):
+            c.freeze(part.labels, "is summed over, and not zero where its weights are")
+    return []
+
+
+def _plain_sum(c: "Coupling", x: Plane, p: _Product) -> list[Plane]:
+    """A dimension that only one operand has: its entries are added up."""
+    if not x.zero:
+        c.freeze(x.labels, "is summed over, and not zero where its weights are")
+    others = [d for d in range(x.labels.dim()) if d not in p.summed]
+    if c.varies(x.labels, others):
+        c.tie(x.labels, others)
+    return []
+
+
+def _placeholder(
+    c: "Coupling", node: Node, x: Plane, dims: list[int], names: "count[int]"
+) -> Plane:
+    """Labels that stand for a result until it is known what its operands are tied to."""
+    classes = c.sets.classes(x.labels)
+    shape = [classes.size(d) if d in dims else 1 for d in range(classes.dim())]
+    fresh = c.sets.fresh(int(np.prod(shape)), f"{node.name}:product {next(names)}", ELEMENT)
+    return Plane(fresh.reshape(shape), x.zero)
+
+
+# -- what is not summed over
+
+
+def _multiply(c: "Coupling", p: _Product) -> list[Plane]:
+    """Planes along batch dimensions are tied between the operands, all others pass."""
+    result: list[Plane] = []
+    a = [part for part in p.a if not c.varies(part.labels, p.summed)]
+    b = [part for part in p.b if not c.varies(part.labels, p.summed)]
+    heads_a, heads_b = _batched(c, a, p.batch), _batched(c, b, p.batch)
+    if heads_a is not None and heads_b is not None:
+        first, second = c.tie(heads_a.labels, p.only_a), c.tie(heads_b.labels, p.only_b)
+        c.union(first, second)
+        chosen = second if c.varies(second, p.batch) else first
+        result.append(Plane(chosen, heads_a.zero or heads_b.zero))
+    elif heads_a is not None:
+        result += _one_side(c, heads_a, p.b, p.broadcast_b, p)
+    elif heads_b is not None:
+        result += _one_side(c, heads_b, p.a, p.broadcast_a, p)
+    for part in (*a, *b):
+        if part is heads_a or part is heads_b:
+            continue
+        if not c.varying(part.labels):
+            c.freeze(part.labels, "meets other data in a product")
+        elif c.varies(part.labels, p.batch):
+            c.freeze(part.labels, "shares heads with another structure")
+        else:
+            result.append(part)
+    return result
+
+
+def _batched(c: "Coupling", parts: list[Plane], batch: list[int]) -> Plane | None:
+    """The plane along batch dimensions with most labels."""
+    found = [part for part in parts if c.varies(part.labels, batch)]
+    return max(found, key=lambda part: c.count(part.labels), default=None)
+
+
+def _one_side(
+    c: "Coupling", heads: Plane, others: list[Plane], broadcast: list[int], p: _Product
+) -> list[Plane]:
+    """Batch entries of one operand alone: they pass where the other is the same for all."""
+    dims = [d for d in p.batch if c.varies(heads.labels, [d])]
+    if all(d in broadcast for d in dims):
+        return [heads]
+    partner = _batched(c, others, p.batch)
+    if partner is not None:
+        # It is summed over on the other side, whose whole heads go with these.
+        tied = c.tie(partner.labels, [d for d in range(partner.labels.dim()) if d not in p.batch])
+        own = c.tie(heads.labels, [d for d in range(heads.labels.dim()) if d not in p.batch])
+        c.union(own, tied)
+        return [Plane(own, heads.zero or partner.zero)]
+    zero = torch.zeros((), dtype=torch.int64)
+    c.union(strip(heads.labels), zero, "meets data that cannot shrink in a product")
+    return []
+
+
+def _first_along(labels_: Tensor, p: _Product) -> Tensor:
+    """Labels of batch entries, whatever else they are laid out over."""
+    for dim in range(labels_.dim()):
+        if dim not in p.batch:
+            labels_ = labels_.narrow(dim, 0, 1)
+    return labels_

@@ -1,16 +1,18 @@
 """Convolutions: dense, depthwise, grouped and transposed."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.planes import Plane, Planes
+from edgeprune.graph.rules.consumption import consumed_and_passing
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling, Weight
+    from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
 _FORWARD = ("conv1d", "conv2d", "conv3d")
@@ -19,84 +21,85 @@ _GROUPS = 6
 
 
 @labels(*_FORWARD, *_TRANSPOSED)
-def label_convolution(c: "Coupling", node: Node) -> Any:
+def label_convolution(c: "Coupling", node: Node) -> "Value | None":
     """Channels of the kernel's output dimension; input channels are consumed."""
-    weight = c.weight(node.args[1])
-    x, shape = c.labels(node.args[0]), c.shape(node)
-    if weight is None or x.dim() != len(weight.dims):
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    kernel = c.axes(node.args[1])
+    if len(x.shape) != len(kernel):
         return None
     bias = c.argument(node, 2, "bias")
     groups = c.argument(node, _GROUPS, "groups", 1)
     c.use_vector(bias, node)
-    space = list(range(2, x.dim()))
-    for dim in space:
-        c.freeze(weight.dims[dim], "kernel positions stay")
-    pointwise = all(len(weight.dims[d]) == 1 for d in space)
-    if pointwise and x.size(1) > 1 and c.varies(x, space) and not c.varies(x, [1]):
-        return _mixing(c, x, weight, bias, shape)
-    channels = c.tie(x, [d for d in range(x.dim()) if d != 1]).reshape(-1).expand(x.size(1))
-    out = _channels(c, node, channels, weight, groups, shape[1])
-    if bias is not None:
-        c.union(c.labels(bias), out)
-    return out.reshape((1, shape[1]) + (1,) * len(space)).expand(shape)
-
-
-def _mixing(
-    c: "Coupling", x: Tensor, weight: "Weight", bias: Any, shape: tuple[int, ...]
-) -> Tensor:
-    """A 1x1 convolution over positions: the labels lie along space and pass through."""
-    for dim in (0, 1):
-        c.freeze(weight.dims[dim], "weights that mix positions")
-    if bias is not None:
-        c.freeze(c.labels(bias), "weights that mix positions")
-    return c.sets.classes(x).narrow(1, 0, 1).expand(shape)
+    for labels_ in kernel[2:]:
+        c.freeze(labels_, "kernel positions stay")
+    pointwise = groups == 1 and c.shape(node.args[1])[2:] == (1,) * (len(shape) - 2)  # type: ignore[arg-type]
+    same = pointwise and x.shape[2:] == shape[2:]
+    channels, passing = consumed_and_passing(c, x, 1, may_pass=same)
+    out = _channels(c, node, channels, kernel, groups, shape[1])
+    if isinstance(bias, Node):
+        c.union(c.axes(bias)[0], out)
+    made = Plane(out.reshape((1, shape[1]) + (1,) * (len(shape) - 2)).expand(shape))
+    zero = not isinstance(bias, Node)
+    moved = [Plane(p.labels.narrow(1, 0, 1).expand(shape), p.zero and zero) for p in passing]
+    return Planes(shape, (made, *moved))
 
 
 def _channels(
-    c: "Coupling", node: Node, channels: Tensor, weight: "Weight", groups: int, count: int
+    c: "Coupling", node: Node, channels: Tensor, kernel: list[Tensor], groups: int, count: int
 ) -> Tensor:
     """Labels of the output channels."""
     transposed = op_name(node) in _TRANSPOSED
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     if groups == 1:
-        c.use(weight, out_dim, in_dim, node)
-        c.union(channels, weight.dims[in_dim], "consumes data that cannot shrink")
-        return weight.dims[out_dim]
+        _use(c, node, kernel[out_dim], kernel[in_dim])
+        c.union(channels, kernel[in_dim], "consumes data that cannot shrink")
+        return kernel[out_dim]
     if transposed:
-        return _grouped_transposed(c, node, channels, weight, groups, count)
+        return _grouped_transposed(c, node, channels, kernel, groups, count)
     if groups == len(channels):
-        c.freeze(weight.dims[1], "one input channel a group")
-        c.use_vector_dim(weight, 0, node)
-        c.union(weight.dims[0], channels.repeat_interleave(count // len(channels)))
-        return weight.dims[0]
-    return _grouped(c, node, channels, weight, groups)
+        c.feature(kernel[0])
+        c.use(kernel[0], "vector", node)
+        c.union(kernel[0], channels.repeat_interleave(count // len(channels)))
+        return kernel[0]
+    return _grouped(c, node, channels, kernel, groups)
 
 
-def _grouped(c: "Coupling", node: Node, channels: Tensor, weight: "Weight", groups: int) -> Tensor:
+def _use(c: "Coupling", node: Node, rows: Tensor, columns: Tensor | None) -> None:
+    c.feature(rows)
+    c.use(rows, "output", node)
+    if columns is not None:
+        c.feature(columns)
+        c.use(columns, "input", node)
+
+
+def _grouped(
+    c: "Coupling", node: Node, channels: Tensor, kernel: list[Tensor], groups: int
+) -> Tensor:
     """Whole groups where there are many, else the same channel of every group."""
-    out = weight.dims[0]
+    out = kernel[0]
     ins, outs = channels.reshape(groups, -1), out.reshape(groups, -1)
     if groups >= min(ins.size(1), outs.size(1)):
-        c.freeze(weight.dims[1], "groups go as a whole")
-        c.use(weight, 0, None, node)
+        c.freeze(kernel[1], "groups go as a whole")
+        _use(c, node, kernel[0], None)
         c.union(c.tie(ins, [1]), c.tie(outs, [1]))
     else:
-        c.use(weight, 0, 1, node)
+        _use(c, node, kernel[0], kernel[1])
         c.tie(outs, [0])
-        c.union(c.tie(ins, [0]).reshape(-1).expand(ins.size(1)), weight.dims[1])
+        c.union(c.tie(ins, [0]).reshape(-1).expand(ins.size(1)), kernel[1])
     return out
 
 
 def _grouped_transposed(
-    c: "Coupling", node: Node, channels: Tensor, weight: "Weight", groups: int, count: int
+    c: "Coupling", node: Node, channels: Tensor, kernel: list[Tensor], groups: int, count: int
 ) -> Tensor:
-    c.freeze(weight.dims[1], "groups of a transposed convolution")
+    c.freeze(kernel[1], "groups of a transposed convolution")
+    c.feature(kernel[0])
     if groups == len(channels) == count:
-        c.use_vector_dim(weight, 0, node)
-        c.union(channels, weight.dims[0])
+        c.use(kernel[0], "vector", node)
+        c.union(channels, kernel[0])
         return channels
     c.freeze(channels, "groups of a transposed convolution")
-    c.freeze(weight.dims[0], "groups of a transposed convolution")
+    c.freeze(kernel[0], "groups of a transposed convolution")
     return torch.zeros(count, dtype=torch.int64)
 
 

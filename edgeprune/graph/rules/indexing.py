@@ -7,42 +7,50 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
 
 @labels("index_select")
-def label_index_select(c: "Coupling", node: Node) -> Any:
-    """One index vector."""
-    x: Tensor = c.labels(node.args[0])
-    dim = c.argument(node, 1) % x.dim()
+def label_index_select(c: "Coupling", node: Node) -> "Value":
+    """One index vector; what data may choose stays."""
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    dim = c.argument(node, 1) % len(x.shape)
     index = c.constant(node.args[2])
-    if index is not None and c.varies(x, [dim]):
-        return x.index_select(dim, index)
-    return c.tie(x, [dim]).expand(c.shape(node))
+    if index is not None:
+        return x.map(lambda labels_: labels_.index_select(dim, index), shape)
+    kept = c.alike(x, [dim], "indexed by data")
+    return Planes(shape, tuple(part.map(lambda labels_: labels_.expand(shape)) for part in kept))
 
 
 @labels("index")
-def label_index(c: "Coupling", node: Node) -> Any:
+def label_index(c: "Coupling", node: Node) -> "Value":
     """Index tensors over some dimensions."""
-    x: Tensor = c.labels(node.args[0])
+    x, shape = c.planes(node.args[0]), c.shape(node)
     indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
     dims = [d for d, index in enumerate(indices) if index is not None]
     constants = [c.constant(indices[d]) for d in dims]
-    if c.varies(x, dims):
-        single = len(dims) == 1 and constants[0] is not None and constants[0].dim() == 1
-        if single and constants[0] is not None and constants[0].dtype == torch.int64:
-            return x.index_select(dims[0], constants[0] % x.size(dims[0]))
-        c.freeze(x, "indexed by data" if None in constants else "indexed in several dimensions")
-    rest = c.tie(x, dims) if c.resolving or not c.varies(x, dims) else c.sets.classes(x)
-    for dim in dims:
-        rest = rest.narrow(dim, 0, 1)
-    wide = rest.expand([1 if d in dims else x.size(d) for d in range(x.dim())])
+    chosen = constants[0] if len(dims) == 1 else None
+    if chosen is not None and chosen.dim() == 1 and chosen.dtype == torch.int64:
+        vector = chosen % x.shape[dims[0]]
+        return x.map(lambda labels_: labels_.index_select(dims[0], vector), shape)
+    reason = "indexed by data" if None in constants else "indexed in several dimensions"
     picks: list[Any] = [slice(None) if index is None else _origin(index) for index in indices]
-    return wide[tuple(picks)] if dims else x
+    kept = c.alike(x, dims, reason)
+    return Planes(
+        shape,
+        tuple(part.map(lambda labels_: _picked(labels_, dims, x.shape, picks)) for part in kept),
+    )
+
+
+def _picked(first: Tensor, dims: list[int], shape: tuple[int, ...], picks: list[Any]) -> Tensor:
+    """Labels that are constant along the indexed dimensions, in the result's shape."""
+    wide = first.expand([1 if d in dims else size for d, size in enumerate(shape)])
+    return wide[tuple(picks)] if dims else wide
 
 
 def _origin(index: Node) -> Tensor:
@@ -52,24 +60,25 @@ def _origin(index: Node) -> Tensor:
 
 
 @labels("gather")
-def label_gather(c: "Coupling", node: Node) -> Any:
+def label_gather(c: "Coupling", node: Node) -> "Value":
     """Tied over the gathered dimension; other dimensions may shrink with a broadcast index."""
-    x: Tensor = c.labels(node.args[0])
-    dim = c.argument(node, 1) % x.dim()
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    dim = c.argument(node, 1) % len(x.shape)
     index: Any = node.args[2]
-    tied = c.tie(x, [dim])
-    copied = op_name(index) in ("expand", "expand_as", "repeat")
+    copied = op_name(index) in ("expand", "expand_as", "repeat") and len(index.users) == 1
     source = c.shape(index.args[0]) if copied else ()
-    source = (1,) * (x.dim() - len(source)) + tuple(source)
-    others = [d for d in range(x.dim()) if d != dim and c.varies(tied, [d])]
-    if not others:
-        return tied.expand(c.shape(node))
-    if copied and all(source[d] == 1 for d in others) and len(index.users) == 1:
-        result = tied.expand(c.shape(node))
+    source = (1,) * (len(x.shape) - len(source)) + tuple(source)
+    parts = []
+    for part in c.alike(x, [dim], "gathered by data"):
+        tied = part.labels.expand(shape)
+        others = [d for d in range(len(shape)) if c.varies(tied, [d])]
+        if others and not (copied and all(source[d] == 1 for d in others)):
+            c.freeze(part.labels, "gathered by data")
+        parts.append(Plane(tied, part.zero))
+    result = Planes(shape, tuple(parts))
+    if copied:
         c.values[index] = result
-        return result
-    c.freeze(x, "gathered by data")
-    return c.sets.classes(tied).expand(c.shape(node))
+    return result
 
 
 @rewrites("index_select")

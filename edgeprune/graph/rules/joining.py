@@ -1,6 +1,6 @@
 """Concatenation, stacking and padding."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,23 +8,62 @@ from torch.fx import Node
 
 from edgeprune.graph.labels import strip
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
 
 @labels("cat", "stack")
-def label_joined(c: "Coupling", node: Node) -> Any:
-    """The labels joined the same way."""
+def label_joined(c: "Coupling", node: Node) -> "Value":
+    """The planes joined the same way."""
     shape = c.shape(node)
     dim = c.argument(node, 1, "dim", 0) % len(shape)
-    parts = [c.labels(part) for part in node.args[0]]  # type: ignore[union-attr]
-    parts = [part for part in parts if part.numel()]
+    operands = [c.planes(part) for part in node.args[0]]  # type: ignore[union-attr]
+    operands = [x for x in operands if 0 not in x.shape]
     if op_name(node) == "stack":
-        parts = [part.unsqueeze(dim) for part in parts]
-    return join(parts, dim).expand(shape)
+        operands = [_unsqueezed(x, dim) for x in operands]
+    columns = _aligned(c, operands, dim)
+    return Planes(
+        shape,
+        tuple(
+            Plane(
+                join(
+                    [_labels(part, x) for part, x in zip(column, operands, strict=True)], dim
+                ).expand(shape),
+                all(part.zero for part in column if part is not None),
+            )
+            for column in columns
+        ),
+    )
+
+
+def _unsqueezed(x: Planes, dim: int) -> Planes:
+    shape = (*x.shape[:dim], 1, *x.shape[dim:])
+    return x.map(lambda labels_: labels_.unsqueeze(dim), shape)
+
+
+def _labels(part: Plane | None, x: Planes) -> Tensor:
+    return torch.zeros((), dtype=torch.int64).expand(x.shape) if part is None else part.labels
+
+
+def _aligned(c: "Coupling", operands: list[Planes], dim: int) -> list[list[Plane | None]]:
+    """Which planes of the operands continue each other: those along the same dimensions."""
+    columns: list[list[Plane | None]] = []
+    owners: list[list[int]] = []
+    for place, x in enumerate(operands):
+        for part in x.parts:
+            dims = c.varying(part.labels) or [dim]
+            free = (i for i, column in enumerate(columns) if column[place] is None)
+            match = next((i for i in free if set(owners[i]) & set(dims)), None)
+            if match is None:
+                columns.append([None] * len(operands))
+                owners.append(dims)
+                match = len(columns) - 1
+            columns[match][place] = part
+    return columns
 
 
 def join(parts: list[Tensor], dim: int) -> Tensor:
@@ -40,22 +79,31 @@ def join(parts: list[Tensor], dim: int) -> Tensor:
 
 
 @labels("pad", "constant_pad_nd")
-def label_padded(c: "Coupling", node: Node) -> Any:
+def label_padded(c: "Coupling", node: Node) -> "Value | None":
     """Padding extends a label in space and makes fresh ones beside features."""
-    x, pads = c.labels(node.args[0]), list(c.argument(node, 1, "pad"))
-    constant = op_name(node) == "constant_pad_nd" or c.argument(node, 2, "mode", "constant") == (
-        "constant"
-    )
+    x, shape, pads = c.planes(node.args[0]), c.shape(node), list(c.argument(node, 1, "pad"))
+    name = op_name(node)
+    mode = "constant" if name == "constant_pad_nd" else c.argument(node, 2, "mode", "constant")
+    padded = [len(shape) - 1 - i for i in range(len(pads) // 2) if any(pads[2 * i : 2 * i + 2])]
+    if mode != "constant" and any(c.varies(part.labels, padded) for part in x.parts):
+        return None
+    value = c.argument(node, 2 if name == "constant_pad_nd" else 3, "value", 0)
+    parts = []
+    for number, part in enumerate(x.parts):
+        labels_ = _padded(c, f"{node.name}:padding {number}", part.labels, pads)
+        parts.append(Plane(labels_.expand(shape), part.zero and not (mode == "constant" and value)))
+    return Planes(shape, tuple(parts))
+
+
+def _padded(c: "Coupling", origin: str, x: Tensor, pads: list[int]) -> Tensor:
     for index in range(len(pads) // 2):
         dim = x.dim() - 1 - index
-        if not constant and any(pads[2 * index : 2 * index + 2]) and c.varies(x, [dim]):
-            return None
         for side, amount in enumerate(pads[2 * index : 2 * index + 2]):
-            x = _pad_side(c, node, x, dim, side, amount)
+            x = _pad_side(c, origin, x, dim, side, amount)
     return x
 
 
-def _pad_side(c: "Coupling", node: Node, x: Tensor, dim: int, side: int, amount: int) -> Tensor:
+def _pad_side(c: "Coupling", origin: str, x: Tensor, dim: int, side: int, amount: int) -> Tensor:
     if amount < 0:
         return x.narrow(dim, -amount if side == 0 else 0, x.size(dim) + amount)
     if amount == 0:
@@ -64,7 +112,7 @@ def _pad_side(c: "Coupling", node: Node, x: Tensor, dim: int, side: int, amount:
     if not c.varies(x, [dim]):
         shape[dim] += amount
         return x.narrow(dim, 0, 1).expand(shape)
-    new = c.sets.fresh(amount, f"{node.name}:padding {dim} {side}")
+    new = c.sets.fresh(amount, f"{origin} {dim} {side}")
     new = new.reshape([amount if d == dim else 1 for d in range(x.dim())])
     shape[dim] = amount
     new = new.expand(shape)

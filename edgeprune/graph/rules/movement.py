@@ -1,145 +1,69 @@
 """Operators that only move data: they run on the labels as they run on the values."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.graph.ops import op_name
+from edgeprune.graph.ops import op_name, output_shapes
+from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling, Weight
+    from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
 _DIRECT = (
-    "unsqueeze", "split", "chunk", "split_with_sizes", "tensor_split", "narrow",
-    "movedim", "flip", "tile", "pixel_shuffle", "pixel_unshuffle",
-    "slice", "select", "repeat_interleave",
+    "unsqueeze", "split", "chunk", "split_with_sizes", "tensor_split", "narrow", "permute",
+    "transpose", "t", "numpy_T", "mT", "squeeze", "movedim", "flip", "tile", "pixel_shuffle",
+    "pixel_unshuffle", "slice", "select", "repeat_interleave",
 )  # fmt: skip
 
 
 @labels(*_DIRECT)
-def label_moved(c: "Coupling", node: Node) -> Any:
+def label_moved(c: "Coupling", node: Node) -> "Value | None":
     """The operator itself, applied to labels."""
-    name = op_name(node)
-    if name == "unsqueeze":
-        weight = moved_weight(c, node)
-        if weight is not None:
-            return weight
-    if name == "repeat_interleave" and isinstance(node.args[1], Node):
+    if op_name(node) == "repeat_interleave" and isinstance(node.args[1], Node):
         return None
-    return run_on_labels(c, node, c.labels(node.args[0]))
+    return run_on_labels(c, node, c.planes(node.args[0]))
 
 
 @labels("unbind", "roll", "unfold")
-def label_positional(c: "Coupling", node: Node) -> Any:
+def label_positional(c: "Coupling", node: Node) -> "Value":
     """Operators that count positions: along their dimension nothing may be lost in part."""
-    x = c.labels(node.args[0])
-    given = c.argument(node, {"unbind": 1, "roll": 2}.get(op_name(node), 1), "dim", 0)
+    x = c.planes(node.args[0])
+    given = c.argument(node, 1 if op_name(node) != "roll" else 2, "dim", 0)
     dims = list(given) if isinstance(given, list | tuple) else [given]
-    if c.resolving and x.dim():
-        c.tie(x, [d % x.dim() for d in dims] or list(range(x.dim())))
+    rank = len(x.shape)
+    for part in x.parts if c.resolving and rank else ():
+        c.tie(part.labels, [d % rank for d in dims] or list(range(rank)))
     return run_on_labels(c, node, x)
 
 
-@labels("permute", "transpose", "t", "numpy_T", "mT", "squeeze")
-def label_permuted(c: "Coupling", node: Node) -> Any:
-    """Like the others, but a weight may be moved before it is used."""
-    weight = moved_weight(c, node)
-    return weight if weight is not None else run_on_labels(c, node, c.labels(node.args[0]))
-
-
-def run_on_labels(c: "Coupling", node: Node, x: Tensor) -> Any:
-    """Apply the node's own operator to a label tensor."""
+def run_on_labels(c: "Coupling", node: Node, x: Planes) -> "Value":
+    """Apply the node's own operator to every plane."""
     args = [c.argument(node, i) for i in range(1, len(node.args))]
-    result = node.target(x, *args, **node.kwargs)  # type: ignore[operator]
-    return tuple(result) if isinstance(result, list | tuple) else result
+    return moved(node, x, lambda labels_: node.target(labels_, *args, **node.kwargs))  # type: ignore[operator]
+
+
+def moved(node: Node, x: Planes, function: Callable[[Tensor], Any]) -> "Value":
+    """The planes of all results of a move of data."""
+    results = [(part, function(part.labels)) for part in x.parts]
+    if not isinstance(node.meta["val"], tuple | list):
+        parts = tuple(Plane(labels_, part.zero) for part, labels_ in results)
+        return Planes(output_shapes(node)[0], parts)
+    return tuple(
+        Planes(shape, tuple(Plane(found[i], part.zero) for part, found in results))
+        for i, shape in enumerate(output_shapes(node))
+    )
 
 
 @labels("getitem")
-def label_item(c: "Coupling", node: Node) -> Any:
+def label_item(c: "Coupling", node: Node) -> "Value":
     """One of several results."""
     return c.values[node.args[0]][node.args[1]]  # type: ignore[index]
-
-
-# -- weights that are moved before use
-
-_TRANSPARENT = {
-    "transpose", "t", "numpy_T", "mT", "permute", "squeeze", "unsqueeze", "to", "contiguous",
-    "detach", "clone", "mul", "div", "type_as", "alias",
-}  # fmt: skip
-
-
-def becomes_weight(node: Node) -> bool:
-    """Whether a moved parameter ends as the weight of a layer."""
-    for user in node.users:
-        name = op_name(user) if user.op == "call_function" else ""
-        place = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "matmul": 1, "mm": 1,
-                 "addmm": 2, "grouped_mm_fallback": 1}.get(name)  # fmt: skip
-        if place is not None and len(user.args) > place and user.args[place] is node:
-            return True
-        if name in _TRANSPARENT and user.args[0] is node and becomes_weight(user):
-            return True
-    return False
-
-
-def weight_behind(c: "Coupling", node: Node) -> "Weight | None":
-    """The weight that an operator moves, scales or casts on its way to a layer."""
-    from edgeprune.graph.coupling import Weight
-
-    source = node.args[0]
-    if not isinstance(source, Node):
-        return None
-    if isinstance(c.values.get(source), Weight):
-        return c.weight(source)
-    if c.is_parameter(source) and c.states[source].dim() >= 2 and becomes_weight(node):
-        return c.weight(source)
-    return None
-
-
-def moved_weight(c: "Coupling", node: Node) -> "Weight | None":
-    """A transposed, permuted, squeezed or unsqueezed weight; None if it is not a weight."""
-    from edgeprune.graph.coupling import Weight
-
-    weight = weight_behind(c, node)
-    if weight is None:
-        return None
-    rank, name = len(weight.dims), op_name(node)
-    order: list[int] = list(range(rank))
-    if name == "permute":
-        order = [d % rank for d in c.argument(node, 1, "dims")]
-    elif name == "numpy_T":
-        order.reverse()
-    elif name in ("transpose", "t", "mT"):
-        named = {"t": (0, 1), "mT": (-2, -1)}
-        first, second = named[name] if name in named else (node.args[1], node.args[2])
-        order[first], order[second] = order[second], order[first]  # type: ignore[index]
-    dims, axes = [weight.dims[d] for d in order], [weight.axes[d] for d in order]
-    if name in ("squeeze", "unsqueeze"):
-        place = c.argument(node, 1, "dim")
-        place = place[0] if isinstance(place, list | tuple) else place
-        shape = c.shape(node)
-        if name == "unsqueeze":
-            dims.insert(place % len(shape), torch.zeros(1, dtype=torch.int64))
-            axes.insert(place % len(shape), -1)
-        elif place is not None and len(shape) == rank - 1:
-            dims.pop(place)
-            axes.pop(place)
-        elif len(shape) != rank:
-            return None
-    return Weight(tuple(dims), weight.parameter, tuple(axes))
-
-
-def scaled_weight(c: "Coupling", node: Node) -> "Weight | None":
-    """A weight times or divided by one number."""
-    if op_name(node) not in ("mul", "div"):
-        return None
-    others = [a for a in node.args[1:] if isinstance(a, Node)]
-    if any(isinstance(a.meta["val"], Tensor) and a.meta["val"].numel() != 1 for a in others):
-        return None
-    return weight_behind(c, node)
 
 
 # -- how the calls shrink

@@ -1,5 +1,6 @@
 """Reductions. Over features they are safe only where they serve a normalisation."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,10 +8,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.graph.ops import op_name
-from edgeprune.graph.rules.registry import labels
+from edgeprune.graph.planes import Plane, Planes
+from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.coupling import Coupling, Value
+    from edgeprune.graph.shrinker import Shrinker
 
 _REDUCTIONS = (
     "mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod", "any",
@@ -19,6 +22,8 @@ _REDUCTIONS = (
 _SELECTING = (
     "max", "min", "argmax", "argmin", "topk", "sort", "median", "mode", "kthvalue",
 )  # fmt: skip
+_SUMS = {"sum", "linalg_vector_norm", "norm"}
+_ZERO_OF_ZEROS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "prod", *_SUMS}
 _STATISTICS = {"mean", "sum", "var", "std", "linalg_vector_norm", "norm"}
 _DIM_POSITION = {"linalg_vector_norm": 2, "norm": 2, "topk": 2, "kthvalue": 2}
 
@@ -29,25 +34,20 @@ _SCALAR_STEPS = {
 
 
 @labels(*_REDUCTIONS, *_SELECTING)
-def label_reduction(c: "Coupling", node: Node) -> Any:
-    """Labels of the dimensions that stay; along the others nothing may vary."""
-    x: Tensor = c.labels(node.args[0])
-    dims = _reduced_dims(c, node, x)
+def label_reduction(c: "Coupling", node: Node) -> "Value | None":
+    """Planes of the dimensions that stay; along the others nothing may vary, or it is consumed."""
+    x = c.planes(node.args[0])
+    dims = _reduced_dims(c, node, len(x.shape))
     if dims is None:
         return None
-    if c.varies(x, dims):
-        result = _over_features(c, node, x, dims)
-    else:
-        result = c.sets.classes(x)
-    for dim in dims:
-        result = result.narrow(dim, 0, 1)
+    parts = [kept for part in x.parts if (kept := _reduced(c, node, part, dims)) is not None]
     value = node.meta["val"]
     many = isinstance(value, tuple | list)
-    results = tuple(_shaped(result, dims, v) for v in (value if many else (value,)))
+    results = tuple(_shaped(parts, dims, tuple(v.shape)) for v in (value if many else (value,)))
     return results if many else results[0]
 
 
-def _reduced_dims(c: "Coupling", node: Node, x: Tensor) -> list[int] | None:
+def _reduced_dims(c: "Coupling", node: Node, rank: int) -> list[int] | None:
     name = op_name(node)
     if name in ("max", "min") and len(node.args) > 1 and isinstance(node.args[1], Node):
         return None
@@ -58,21 +58,31 @@ def _reduced_dims(c: "Coupling", node: Node, x: Tensor) -> list[int] | None:
     else:
         given = c.argument(node, _DIM_POSITION.get(name, 1), "dim", default)
     if isinstance(given, bool) or given is None or given == []:
-        return list(range(x.dim()))
+        return list(range(rank))
     dims = [given] if isinstance(given, int) else list(given)
-    return [d % x.dim() for d in dims] if x.dim() else []
+    return [d % rank for d in dims] if rank else []
 
 
-def _over_features(c: "Coupling", node: Node, x: Tensor, dims: list[int]) -> Tensor:
-    """A statistic over the survivors, where it only rescales those; otherwise frozen."""
-    rest = [d for d in range(x.dim()) if d not in dims]
-    if op_name(node) not in _STATISTICS or not rescales(node, node):
-        c.freeze(x, f"{op_name(node)} runs over features")
-        return c.sets.classes(x)
-    c.renormalised[node] = x
-    if c.varies(x, rest):
-        return c.tie(x, dims)
-    return torch.zeros([1] * x.dim(), dtype=torch.int64)
+def _reduced(c: "Coupling", node: Node, part: Plane, dims: list[int]) -> Plane | None:
+    """A plane with size 1 in the reduced dimensions, None where it ends."""
+    labels_, name = part.labels, op_name(node)
+    zero = part.zero and name in _ZERO_OF_ZEROS
+    if c.varies(labels_, dims):
+        rest = [d for d in range(labels_.dim()) if d not in dims]
+        rescaling = rescales(node, node)
+        if part.zero and (name in _SUMS or (name == "mean" and not rescaling)):
+            c.tie(labels_, rest)  # what is gone adds nothing
+            return None
+        if name not in _STATISTICS or not rescaling:
+            c.freeze(labels_, f"{name} runs over features")
+            return None
+        c.renormalised[node] = None
+        if not c.varies(labels_, rest):
+            return None
+        labels_ = c.tie(labels_, dims)
+    for dim in dims:
+        labels_ = labels_.narrow(dim, 0, 1)
+    return Plane(labels_, zero)
 
 
 def rescales(node: Node, statistic: Node) -> bool:
@@ -97,15 +107,37 @@ def _numel(node: Node) -> int:
     return value.numel() if isinstance(value, Tensor) else 1
 
 
-def _shaped(labels_: Tensor, dims: list[int], value: Tensor) -> Tensor:
-    if value.dim() != labels_.dim():
-        for dim in sorted(dims, reverse=True):
-            labels_ = labels_.squeeze(dim)
-    return labels_.expand(value.shape)
+def _shaped(parts: list[Plane], dims: list[int], shape: tuple[int, ...]) -> Planes:
+    def moved(labels_: Tensor) -> Tensor:
+        if labels_.dim() != len(shape):
+            for dim in sorted(dims, reverse=True):
+                labels_ = labels_.squeeze(dim)
+        return labels_.expand(shape)
+
+    return Planes(shape, tuple(part.map(moved) for part in parts))
 
 
 @labels("diff")
-def label_diff(c: "Coupling", node: Node) -> Any:
+def label_diff(c: "Coupling", node: Node) -> "Value":
     """Differences of neighbours tie them."""
-    x = c.labels(node.args[0])
-    return c.tie(x, [c.argument(node, 2, "dim", -1) % x.dim()]).expand(c.shape(node))
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    dim = c.argument(node, 2, "dim", -1) % len(shape)
+    return x.map(lambda labels_: c.tie(labels_, [dim]).expand(shape), shape)
+
+
+@rewrites("mean")
+def shrink_mean(s: "Shrinker", node: Node) -> Call:
+    """A mean that is no normalisation keeps its divisor: a sum over survivors by the old count."""
+    source, given = node.args[0], s.argument(node, 1, "dim")
+    dims = [given] if isinstance(given, int) else list(given or range(s.rank(source)))
+    lost = [d for d in dims if s.kept(source, d) is not None]
+    if not lost or rescales(node, node):
+        return Call.of(node)
+    value: Any = source
+    rest = [d for d in dims if d not in lost]
+    if rest:
+        value = s.make(f"{node.name}_rest", torch.ops.aten.mean.dim, value, rest, True)
+    keep = s.argument(node, 2, "keepdim", False)
+    value = s.make(f"{node.name}_sum", torch.ops.aten.sum.dim_IntList, value, dims, keep)
+    count = math.prod(s.size(source, d) for d in lost)
+    return Call(torch.ops.aten.mul.Tensor, (value, 1 / count), {})

@@ -1,6 +1,5 @@
 """Views, reshapes and expansions: labels move; sizes that changed are written anew."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,53 +7,61 @@ from torch.fx import Node
 
 from edgeprune.graph.labels import CONSTANT
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.movement import run_on_labels
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
-    from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
 
-_MAX_COPIES = 1 << 16
-
-
 @labels("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "_unsafe_view")
-def label_reshaped(c: "Coupling", node: Node) -> Any:
+def label_reshaped(c: "Coupling", node: Node) -> "Value | None":
     """The labels in the new shape."""
     if op_name(node) == "view" and isinstance(node.args[1], torch.dtype):
         return None
-    return c.labels(node.args[0]).reshape(c.shape(node))
+    shape = c.shape(node)
+    return c.planes(node.args[0]).map(lambda x: x.reshape(shape), shape)
 
 
 @labels("expand", "broadcast_to")
-def label_expanded(c: "Coupling", node: Node) -> Any:
+def label_expanded(c: "Coupling", node: Node) -> "Value":
     """The labels, expanded. Copies of data that has none may be as many as there are features."""
-    x, shape = c.labels(node.args[0]), c.shape(node)
-    copies = [1] * (len(shape) - x.dim()) + list(x.shape)
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    copies = [1] * (len(shape) - len(x.shape)) + list(x.shape)
     grown = [d for d, size in enumerate(copies) if size == 1 and shape[d] > 1]
-    count = math.prod(shape[d] for d in grown)
-    data = c.level(x) < 0 and node.meta["val"].is_floating_point() and "dynamic" not in node.meta
-    if not grown or not data or count > _MAX_COPIES:
-        return x.expand(shape)
-    labels_ = c.sets.fresh(count, f"{node.name}:copies", CONSTANT)
-    return labels_.reshape([shape[d] if d in grown else 1 for d in range(len(shape))]).expand(shape)
+    data = node.meta["val"].is_floating_point() and "dynamic" not in node.meta
+    if x.parts or not data:
+        return x.map(lambda labels_: labels_.expand(shape), shape)
+    vectors = {d: c.sets.fresh(shape[d], f"{node.name}:copies {d}", CONSTANT) for d in grown}
+    return Planes(
+        shape,
+        tuple(
+            Plane(
+                vector.reshape([-1 if d == dim else 1 for d in range(len(shape))]).expand(shape),
+                False,
+            )
+            for dim, vector in vectors.items()
+        ),
+    )
 
 
 @labels("expand_as")
-def label_expanded_as(c: "Coupling", node: Node) -> Any:
+def label_expanded_as(c: "Coupling", node: Node) -> "Value":
     """Expanded to the shape of another value, whose labels the copies therefore have."""
-    return tie_broadcast(c, c.labels(node.args[0]), c.labels(node.args[1]), c.shape(node))
+    return tie_broadcast(c, c.planes(node.args[0]), c.planes(node.args[1]), c.shape(node), "first")
 
 
 @labels("repeat")
-def label_repeated(c: "Coupling", node: Node) -> Any:
+def label_repeated(c: "Coupling", node: Node) -> "Value":
     """Like expansion where only dimensions of size 1 repeat."""
-    x, counts = c.labels(node.args[0]), c.argument(node, 1, "repeats")
-    wide = x.reshape((1,) * (len(counts) - x.dim()) + tuple(x.shape))
-    if all(count == 1 or wide.size(d) == 1 for d, count in enumerate(counts)):
-        return wide.expand(c.shape(node))
+    x, shape = c.planes(node.args[0]), c.shape(node)
+    counts = c.argument(node, 1, "repeats")
+    lifted = (1,) * (len(counts) - len(x.shape)) + x.shape
+    if all(count == 1 or lifted[d] == 1 for d, count in enumerate(counts)):
+        return x.map(lambda labels_: labels_.reshape(lifted).expand(shape), shape)
     return run_on_labels(c, node, x)
 
 
