@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.atomic import atomic_path
 from edgeprune.console import show_table
 
 
@@ -23,5 +24,10 @@ def show_rows(
     for table in filter(None, (rows, summary)):
         show_table(list(dict.fromkeys(key for row in table for key in row)), table)
     if json_file is not None:
-        written = json.dumps([*rows, *summary], indent=1)
-        json_file.write_text(written + "\n", encoding="utf-8")
+        write_rows([*rows, *summary], json_file)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], json_file: Path) -> None:
+    """Write rows as JSON, in place of what the file held."""
+    with atomic_path(json_file) as partial:
+        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,20 @@
 """How much of each architecture of a zoo can be pruned, and whether the result is exact.
 
-    python tools/zoo_coverage.py [--zoo FILE] [--seeds N] [--json FILE] [CASE ...]
+    python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy]
+                                 [--limit SECONDS] [--json FILE] [CASE ...]
 
-For every case a share of the units of every structure is removed at random, and the shrunk graph
+For every case half of the units of every structure is removed at random, then another share of
+each (one choice a further seed), then half of each structure alone; every time the shrunk graph
 is compared with the case's own module in which the removed weights are zero (two inputs, each
-called twice). A zoo is a Python file with a dict CASES: name -> {"build": () -> (module, inputs)}.
+called twice). Every case runs in a process of its own. Where Torch-Pruning is installed, what it
+makes of the case stands beside ours.
+
+A zoo is a Python file with a dict CASES: name -> {"build": () -> (module, inputs)};
+``--transformers`` stands for every base model of the installed transformers library.
+
+Outcomes: ``exact``; ``exact-but-norm``, where normalisation statistics over the survivors explain
+the whole difference; ``wrong``; ``frozen``, nothing to prune; ``failed``, with the step that did;
+``left-out``, a case that could not be built here.
 """
 
 import argparse
@@ -15,30 +25,34 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from masked_reference import (
-    flat,
-    other_inputs,
-    plain_copy,
-    run_masked,
-    worst_difference,
-    zero_removed,
-)
-from rows import add_json_option, show_rows
+from deployed import deployed_outcome
+from exactness import Difference, difference, half_of_each, random_share_of_each
+from isolated import Row, run_isolated
+from rows import add_json_option, show_rows, write_rows
+from torch_pruning_peer import installed, peer_outcome
 
 from edgeprune import console
+from edgeprune.graph.capture import capture
+from edgeprune.graph.network import analyse
 
 ROOT = Path(__file__).resolve().parents[1]
-TOLERANCE = 1e-4
+TRANSFORMERS = Path(__file__).parent / "zoo" / "transformers_models.py"
+GOOD = ("exact", "exact-but-norm")
+_RANK = ("exact", "exact-but-norm", "wrong")
+
+Report = Callable[[Row], None]
 
 
 def load_zoo(path: Path) -> ModuleType:
     """The zoo's module."""
-    spec = importlib.util.spec_from_file_location("zoo", path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
         raise SystemExit(f"no zoo at {path}; name one with --zoo")
     module = importlib.util.module_from_spec(spec)
@@ -46,89 +60,86 @@ def load_zoo(path: Path) -> ModuleType:
     return module
 
 
-def choose(structures: dict[str, Any], rng: random.Random, ratio: float | None) -> dict[str, Any]:
-    """Survivors: half of every family, or a random share of each."""
-    keep = {}
-    for name, structure in structures.items():
-        share = rng.random() if ratio is None else ratio
-        count = min(structure.units, max(1, round(structure.units * (1 - share))))
-        keep[name] = sorted(rng.sample(range(structure.units), count))
-    return keep
-
-
-def compare(model: Any, inputs: Any, network: Any, keep: Any, seed: int) -> tuple[float, int, Any]:
-    """Worst relative difference, normalisations over survivors, and the shrunk graph."""
-    shrunk = network.shrink(keep)
-    masked = plain_copy(model)
-    zero_removed(masked, network.structures, keep)
-    generator = torch.Generator().manual_seed(seed)
-    worst, renormalised = 0.0, 0
-    for tried in (inputs, other_inputs(inputs, generator)):
-        for _ in range(2):
-            with torch.no_grad():
-                have = flat(shrunk(*(x.clone() for x in tried)))
-            want, renormalised = run_masked(masked, tried)
-            worst = max(worst, worst_difference(have, want))
-    return worst, renormalised, shrunk
-
-
-def empty_each(model: Any, inputs: Any, network: Any) -> tuple[float, list[str]]:
-    """Take out every removable structure alone; the worst difference and the wrong ones."""
-    worst, wrong = 0.0, []
-    for name, structure in network.structures.items():
-        if structure.removable:
-            error, _, _ = compare(model, inputs, network, {name: []}, 0)
-            worst = max(worst, error)
-            if not error <= TOLERANCE:
-                wrong.append(name)
-    return worst, wrong
-
-
-def run_case(name: str, build: Any, seeds: int, empty: bool) -> dict[str, Any]:
-    """One row of the table."""
-    from edgeprune.graph.capture import capture
-    from edgeprune.graph.network import analyse
-
-    row: dict[str, Any] = {"case": name, "outcome": "failed"}
-    try:
-        model, inputs = build()
-        network = timed(row, "analyse_s", lambda: analyse(capture(model, inputs)))
-        row |= coverage(network)
-        total = sum(p.numel() for p in model.parameters())
-        worst, renormalised, left = 0.0, 0, total
-        for seed in range(seeds):
-            keep = choose(network.structures, random.Random(seed), 0.5 if seed == 0 else None)
-            error, used, shrunk = compare(model, inputs, network, keep, seed)
-            worst, renormalised = max(worst, error), max(renormalised, used)
-            if seed == 0:
-                left = sum(p.numel() for p in shrunk.parameters())
-        if empty:
-            error, row["wrong_when_empty"] = empty_each(model, inputs, network)
-            worst = max(worst, error)
-        row |= {"max_rel_diff": worst, "params_removed": 1 - left / total}
-        row["renormalised"] = renormalised
-        row["outcome"] = outcome(worst, bool(network.structures))
-    except Exception as error:  # a case must not end the table
-        row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+def run_case(build: Any, seeds: int, *, empty: bool = False, deploy: bool = False) -> Row:
+    """The row of one case, in this process."""
+    row: Row = {}
+    _examine(build, seeds, empty, deploy, row.update)
     return row
 
 
-def timed(row: dict[str, Any], key: str, action: Any) -> Any:
-    """Result of an action whose seconds are written to the row."""
+def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) -> None:
+    """Report every column of a case; the last step named is the one that failed, if any did."""
+    try:
+        report({"outcome": "failed", "step": "build"})
+        model, inputs = build()
+        report({"step": "capture"})
+        captured, seconds = timed(lambda: capture(model, inputs))
+        report({"step": "analyse", "capture_s": seconds})
+        network, seconds = timed(lambda: analyse(captured))
+        report({"step": "check", "analyse_s": seconds} | coverage(network))
+        if not network.structures:
+            report({"outcome": "frozen", "step": "", "reason": "nothing can be removed"})
+            return
+        tries = list(_tries(network, seeds, empty))
+        found = [(what, difference(model, inputs, network, keep)) for what, keep in tries]
+        report(_verdict(model, found))
+        if deploy:
+            report({"step": "deploy"})
+            report(deployed_outcome(found[0][1].pruned, inputs))
+        report({"step": ""})
+    except Exception as error:  # a case must not end the table
+        lines = str(error).strip().splitlines()
+        left_out = type(error).__name__ == "LeftOut"
+        kind = "" if left_out else f"{type(error).__name__}: "
+        report({"reason": f"{kind}{lines[0] if lines else ''}"})
+        if left_out:
+            report({"outcome": "left-out"})
+
+
+def _tries(network: Any, seeds: int, empty: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is removed each time, and what to call it."""
+    structures = network.structures
+    yield "half of all", half_of_each(structures, random.Random(0))
+    for seed in range(1, seeds):
+        yield f"shares of all, {seed}", random_share_of_each(structures, random.Random(seed))
+    for name, structure in structures.items():
+        if structure.units > 1:
+            yield f"half of {name}", half_of_each({name: structure}, random.Random(0))
+        if empty and structure.removable:
+            yield f"all of {name}", {name: []}
+
+
+def _verdict(model: Any, found: list[tuple[str, Difference]]) -> Row:
+    """Outcome, worst difference and what it was seen with."""
+    what, worst = max(found, key=lambda item: (_RANK.index(item[1].outcome), item[1].accepted))
+    total = sum(p.numel() for p in model.parameters())
+    left = sum(p.numel() for p in found[0][1].pruned.parameters())
+    return {
+        "outcome": worst.outcome,
+        "max_rel_diff": worst.accepted,
+        "params_removed": 1 - left / total,
+        "reaction": min(d.reaction for _, d in found),
+        "reason": _reason(what, worst),
+    }
+
+
+def _reason(what: str, worst: Difference) -> str:
+    if worst.outcome == "wrong":
+        return f"wrong without {what}"
+    if worst.in_double is not None:
+        least = min(worst.in_double)
+        return f"{worst.accepted:.1e} without {what} is rounding: {least:.1e} in float64"
+    return ""
+
+
+def timed(action: Any) -> tuple[Any, float]:
+    """Result of an action and its seconds."""
     start = time.perf_counter()
     result = action()
-    row[key] = round(time.perf_counter() - start, 3)
-    return result
+    return result, round(time.perf_counter() - start, 3)
 
 
-def outcome(worst: float, pruned: bool) -> str:
-    """Exact, inexact, or nothing to prune."""
-    if not pruned:
-        return "nothing"
-    return "exact" if worst <= TOLERANCE else "inexact"
-
-
-def coverage(network: Any) -> dict[str, Any]:
+def coverage(network: Any) -> Row:
     """What is prunable, and what froze by which operator."""
     summary = network.summary()
     frozen = Counter(f"{f.operator}@{f.source or f.node}" for f in network.frozen)
@@ -138,31 +149,85 @@ def coverage(network: Any) -> dict[str, Any]:
         "removable": sum(s.removable for s in network.structures.values()),
         "share_prunable": summary.share_prunable,
         "unprunable": ", ".join(summary.unprunable),
-        "frozen": ", ".join(f"{where} x{count}" for where, count in frozen.most_common(6)),
+        "frozen_by": ", ".join(f"{where} x{count}" for where, count in frozen.most_common(6)),
     }
 
 
+def _cases(options: argparse.Namespace) -> dict[str, Any]:
+    """Cases by name."""
+    found: dict[str, Any] = {}
+    zoos = options.zoo or ([] if options.transformers else [ROOT.parent / "shared" / "zoo.py"])
+    for path in zoos:
+        found |= load_zoo(path).CASES
+    if options.transformers:
+        zoo = load_zoo(TRANSFORMERS)
+        found |= {name: {"build": partial(zoo.build, name)} for name in zoo.model_names()}
+    unknown = [name for name in options.cases if name not in found]
+    if unknown:
+        raise SystemExit(f"no case {unknown[0]!r} in these zoos")
+    return {name: found[name] for name in options.cases or found}
+
+
+def run_all(cases: dict[str, Any], options: argparse.Namespace) -> list[Row]:
+    """A row for every case, each in its own process."""
+    rows = []
+    for number, (name, case) in enumerate(cases.items(), 1):
+        row: Row = {"name": name}
+        work = partial(_examine, case["build"], options.seeds, options.empty, options.deploy)
+        row |= _isolated(work, options.limit, "outcome", "reason")
+        if installed() and not options.transformers:
+            peer = partial(_report_peer, case)
+            row |= _isolated(peer, options.limit, "torch_pruning", "torch_pruning_reason")
+        rows.append(row)
+        if options.json is not None:  # hours of work survive a stop
+            write_rows(rows, options.json)
+        console.message(f"{number}/{len(cases)} {name}: {row['outcome']}")
+    return rows
+
+
+def _isolated(work: Callable[[Report], None], limit_s: float, outcome: str, why: str) -> Row:
+    """What ``work`` reported; where it did not end by itself, that is the outcome."""
+    row, reason = run_isolated(work, limit_s)
+    return row | {outcome: "failed", why: reason} if reason else row
+
+
+def _report_peer(case: Any, report: Report) -> None:
+    report(peer_outcome(case))
+
+
+def summary_line(rows: list[Row]) -> str:
+    """How many came to which outcome."""
+    counts = Counter(row["outcome"] for row in rows)
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    captured = [row for row in rows if "analyse_s" in row or row.get("step") == "analyse"]
+    good = sum(row["outcome"] in GOOD for row in captured)
+    line = f"{len(rows)} cases: {outcomes}; {good} of {len(captured)} captured are exact"
+    deployed = [row for row in rows if "openvino" in row]
+    if deployed:
+        equal = sum(row["openvino"] == "equal" for row in deployed)
+        line += f", {equal} of {len(deployed)} of these equal in OpenVINO"
+    return line
+
+
 def main() -> int:
-    """Print the table; exit 1 if any case is not exact."""
+    """Print the table; exit 1 if any case is wrong or failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help="names of cases (default: all)")
-    parser.add_argument("--zoo", type=Path, default=ROOT.parent / "shared" / "zoo.py")
+    parser.add_argument("--zoo", type=Path, action="append", help="a file with cases; repeatable")
+    parser.add_argument("--transformers", action="store_true", help="the library's base models")
     parser.add_argument("--seeds", type=int, default=1, help="random choices per case")
     parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
+    parser.add_argument("--deploy", action="store_true", help="compare in OpenVINO, too")
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds a case may take")
     add_json_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    cases = load_zoo(options.zoo).CASES
-    rows = []
-    for name in options.cases or cases:
-        rows.append(run_case(name, cases[name]["build"], options.seeds, options.empty))
-        console.message(f"{name}: {rows[-1]['outcome']}")
+    rows = run_all(_cases(options), options)
     show_rows(rows, options.json)
-    exact = sum(row["outcome"] == "exact" for row in rows)
-    print(f"{exact} of {len(rows)} exact")
-    return 0 if exact == len(rows) else 1
+    print(summary_line(rows))
+    return 0 if all(row["outcome"] not in ("wrong", "failed") for row in rows) else 1
 
 
 if __name__ == "__main__":
