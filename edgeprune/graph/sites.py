@@ -23,6 +23,9 @@ _ACTIVATIONS: dict[Any, str] = {
 }
 # A smaller weight takes no time worth saving.
 _LEAST_WEIGHTS = 1024
+# A smaller layer takes about a microsecond. A classifier on one row is such a layer, and where it
+# is the last dense product, OpenVINO runs a network without it in float32.
+_LEAST_PRODUCTS = 16_384
 # Two layers in a row seldom want sparsities further apart than this many offered ones.
 _MOST_APART = 2
 # Outputs of a block that kernels for convolutions know.
@@ -185,11 +188,14 @@ def readers(module: fx.GraphModule, sites: Collection[Site]) -> dict[str, str]:
 
 
 def _counts(layer: WeightedLayer) -> bool:
-    """Whether the weight is large enough, and nobody else's."""
+    """Whether a layer multiplies enough for its format to matter, by a weight of its own."""
     source = layer.node.args[1]
     assert isinstance(source, fx.Node)
-    value = source.meta.get("val")
-    large = not isinstance(value, torch.Tensor) or value.numel() >= _LEAST_WEIGHTS
+    weight, made = source.meta.get("val"), layer.node.meta.get("val")
+    large = True
+    if isinstance(weight, torch.Tensor) and isinstance(made, torch.Tensor):
+        positions = made.numel() // weight.shape[0]
+        large = weight.numel() >= _LEAST_WEIGHTS and weight.numel() * positions >= _LEAST_PRODUCTS
     two_dimensional = layer.node.target not in (aten.conv1d.default, aten.conv1d.padding)
     return large and two_dimensional and len(source.users) == 1
 

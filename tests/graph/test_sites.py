@@ -17,7 +17,8 @@ SPARSITIES = (0.5, 0.7, 0.9)
 
 
 class Mixed(nn.Module):
-    """Three siblings, two layers in a row, a tied pair, a tiny layer and a convolution."""
+    """Three siblings, two layers in a row, a tied pair, a convolution, and two that do not count:
+    a tiny layer and a classifier on one row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,12 +27,13 @@ class Mixed(nn.Module):
         self.up, self.down = nn.Linear(48, 96), nn.Linear(96, 48)
         self.tied = nn.Linear(48, 48)
         self.tiny = nn.Linear(48, 4)
+        self.classifier = nn.Linear(48, 64)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.conv(x).flatten(2).transpose(1, 2)
         x = x + F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
         x = x + self.down(F.gelu(self.up(x)))
-        return self.tiny(self.tied(torch.tanh(self.tied(x))))
+        return self.tiny(self.tied(torch.tanh(self.tied(x)))), self.classifier(x.mean(1))
 
 
 def network() -> torch.fx.GraphModule:
