@@ -15,6 +15,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
 
 
+def error_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its message, for a row."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def show_rows(
     rows: Sequence[Mapping[str, Any]],
     json_file: Path | None,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from exactness import Difference, compare
 from masked_reference import plain_copy
+from rows import error_line
 from torch import Tensor, nn
 
 
@@ -35,19 +36,22 @@ def peer_outcome(case: Mapping[str, Any]) -> dict[str, Any]:
             return {"torch_pruning": "frozen", "torch_pruning_reason": "nothing was removed"}
         found = _difference(model, positions, inputs)
     except Exception as error:  # a peer's failure is a row of the table
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
-        return {"torch_pruning": "failed", "torch_pruning_reason": reason}
+        return {"torch_pruning": "failed", "torch_pruning_reason": error_line(error)}
     return {"torch_pruning": found.outcome, "torch_pruning_reason": ""}
 
 
 def _positions(model: nn.Module) -> nn.Module:
     """A copy in which every floating-point tensor holds the position of each entry."""
     found = copy.deepcopy(model).double()
-    for tensor in (*found.parameters(), *found.buffers()):
+    for tensor in _tensors(found).values():
         if tensor.is_floating_point():
             tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
     return found
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict([*module.named_parameters(), *module.named_buffers()])
 
 
 def _prune_half(model: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[str]) -> None:
@@ -66,10 +70,7 @@ def _prune_half(model: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[st
 
 def _difference(model: nn.Module, positions: nn.Module, inputs: Sequence[Tensor]) -> Difference:
     pruned, masked = copy.deepcopy(positions).float(), copy.deepcopy(model)
-    own = dict([*positions.named_parameters(), *positions.named_buffers()])
-    dense = dict([*model.named_parameters(), *model.named_buffers()])
-    small = dict([*pruned.named_parameters(), *pruned.named_buffers()])
-    hidden = dict([*masked.named_parameters(), *masked.named_buffers()])
+    own, dense, small, hidden = map(_tensors, (positions, model, pruned, masked))
     for name, places in own.items():
         if not places.is_floating_point():
             continue

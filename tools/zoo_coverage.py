@@ -35,7 +35,7 @@ import torch
 from deployed import deployed_outcome
 from exactness import Difference, difference, half_of_each, random_share_of_each
 from isolated import Row, run_isolated
-from rows import add_json_option, show_rows, write_rows
+from rows import add_json_option, error_line, show_rows, write_rows
 from torch_pruning_peer import installed, peer_outcome
 
 from edgeprune import console
@@ -88,12 +88,10 @@ def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) 
             report(deployed_outcome(found[0][1].pruned, inputs))
         report({"step": ""})
     except Exception as error:  # a case must not end the table
-        lines = str(error).strip().splitlines()
-        left_out = type(error).__name__ == "LeftOut"
-        kind = "" if left_out else f"{type(error).__name__}: "
-        report({"reason": f"{kind}{lines[0] if lines else ''}"})
-        if left_out:
-            report({"outcome": "left-out"})
+        if type(error).__name__ == "LeftOut":
+            report({"outcome": "left-out", "reason": str(error)})
+        else:
+            report({"reason": error_line(error)})
 
 
 def _tries(network: Any, seeds: int, empty: bool) -> Iterator[tuple[str, dict[str, Any]]]:

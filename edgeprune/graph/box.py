@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from edgeprune.graph.labels import FEATURE, Ints
+from edgeprune.graph.labels import FEATURE, Ints, varying_dims
 from edgeprune.graph.planes import Planes
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def tie_to_boxes(coupling: "Coupling") -> None:
 def _tie_to_one(coupling: "Coupling", labels: Tensor) -> list[int]:
     """The dimension along which labels vary, after they were tied over all others."""
     classes = coupling.sets.classes(labels)
-    dims = coupling.varying(labels)
+    dims = varying_dims(classes)
     if len(dims) <= 1 or coupling.level(labels) < FEATURE:
         return dims[:1]
     best = max(dims, key=lambda dim: _features_along(coupling, classes, dim))

@@ -23,6 +23,8 @@ from edgeprune.graph.labels import (
     ELEMENT,
     FEATURE,
     LabelSets,
+    frozen_labels,
+    narrowed,
     strip,
     varying_dims,
 )
@@ -123,30 +125,27 @@ class Coupling:
             return _laid_out(self.parameter(node), shape)
         constant = self.constant(node)
         if constant is not None and node not in self._settled and self._is_data(node, constant):
-            self.values[node] = _laid_out(
-                [
-                    self.sets.fresh(size, f"constant {node.name}:{dim}", CONSTANT)
-                    if size > 1
-                    else None
-                    for dim, size in enumerate(shape)
-                ],
-                shape,
-            )
-            return self.planes(node)
+            found = _laid_out(self._fresh(shape, f"constant {node.name}", CONSTANT), shape)
+            self.values[node] = found
+            return found
         return Planes(shape)
+
+    def _fresh(self, shape: Sequence[int], origin: str, level: int) -> tuple[Tensor | None, ...]:
+        """New labels along each dimension, None where it has size 1."""
+        return tuple(
+            self.sets.fresh(size, f"{origin}:{dim}", level) if size > 1 else None
+            for dim, size in enumerate(shape)
+        )
 
     def parameter(self, node: Node) -> tuple[Tensor | None, ...]:
         """Labels along each dimension of a parameter, None where it has size 1."""
         name = str(node.target)
         if name not in self.parameters:
-            labels: list[Tensor | None] = []
-            for dim, size in enumerate(self.states[node].shape):
-                vector = self.sets.fresh(size, f"{name}:{dim}", ELEMENT) if size > 1 else None
-                labels.append(vector)
+            self.parameters[name] = self._fresh(self.states[node].shape, name, ELEMENT)
+            for dim, vector in enumerate(self.parameters[name]):
                 if vector is not None:
                     self._starts.append(int(vector[0]))
                     self._owners.append((name, dim))
-            self.parameters[name] = tuple(labels)
             if name in self._frozen_by_user:
                 self._freeze_user(name)
         return self.parameters[name]
@@ -163,17 +162,14 @@ class Coupling:
         planes = self.planes(node)
         found: dict[int, Tensor] = {}
         for part in planes.parts:
-            dims = varying_or_spanned(self, part.labels)
+            dims = self.varying(part.labels) or spans(part.labels)
             if len(dims) == 1 and dims[0] not in found:
                 others = [d for d in range(len(planes.shape)) if d != dims[0]]
-                first = part.labels
-                for dim in others:
-                    first = first.narrow(dim, 0, 1)
-                found[dims[0]] = first.reshape(-1)
+                found[dims[0]] = narrowed(part.labels, others).reshape(-1)
             else:
                 self.freeze(part.labels, "a weight's dimensions cannot be told apart")
         return [
-            found[d] if d in found else torch.zeros(size, dtype=torch.int64)
+            found[d] if d in found else frozen_labels((size,))
             for d, size in enumerate(planes.shape)
         ]
 
@@ -218,7 +214,11 @@ class Coupling:
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Forbid the removal of everything in these labels (once certain ties are made)."""
         if self.resolving:
-            self.sets.freeze(strip(labels).numpy(), self.cause(reason))
+            self.freeze_now(labels, reason)
+
+    def freeze_now(self, labels: Tensor, reason: str) -> None:
+        """The same as a certain fact, which need not wait for any tie."""
+        self.sets.freeze(strip(labels).numpy(), self.cause(reason))
 
     def freeze_planes(self, planes: Planes, reason: str) -> None:
         """The same for everything in a value."""
@@ -239,6 +239,7 @@ class Coupling:
 
     def use(self, labels: Tensor, role: Role, layer: Node) -> None:
         """Record that a layer produces features by these labels of a weight, or consumes them."""
+        self.feature(labels)
         for start in np.unique(labels.numpy()).tolist():
             place = bisect_right(self._starts, start) - 1
             if start and place >= 0 and start < self._starts[place] + self._size(place):
@@ -377,11 +378,6 @@ class Coupling:
             for vector in labels:
                 if vector is not None:
                     self.freeze(vector, reason)
-
-
-def varying_or_spanned(c: Coupling, labels: Tensor) -> list[int]:
-    """The dimensions along which labels differ; those they are laid out on, where none do."""
-    return c.varying(labels) or spans(labels)
 
 
 def _stored(graph: torch.fx.Graph, states: dict[Node, Tensor]) -> set[Node]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.graph.coupling import Coupling
-from edgeprune.graph.labels import FEATURE, Ints
+from edgeprune.graph.labels import FEATURE, Ints, narrowed
 from edgeprune.graph.layout import Dims, Layout, Units
 from edgeprune.graph.planes import Plane, Planes, spans
 from edgeprune.graph.structure_names import describe_families
@@ -124,10 +124,7 @@ def _per_dimension(coupling: Coupling, planes: Planes, is_live: Flags) -> tuple[
 def _place(
     coupling: Coupling, part: Plane, dim: int, dims: list[Ints | None], is_live: Flags
 ) -> None:
-    first = part.labels
-    for other in range(first.dim()):
-        if other != dim:
-            first = first.narrow(other, 0, 1)
+    first = narrowed(part.labels, [d for d in range(part.labels.dim()) if d != dim])
     classes = coupling.sets.find(first.reshape(-1).numpy())
     if is_live[classes].any():
         dims[dim] = np.where(is_live[classes], classes, 0)

@@ -162,9 +162,7 @@ class LabelSets:
     def tie(self, labels: Tensor, dims: Sequence[int], cause: int) -> Tensor:
         """Make the labels constant along dimensions; returns them with size 1 there."""
         whole = strip(labels)
-        first = whole
-        for dim in dims:
-            first = first.narrow(dim, 0, 1)
+        first = narrowed(whole, dims)
         if first.numel() != whole.numel():
             self.union(whole.numpy(), first.expand(whole.shape).numpy(), cause)
         return first
@@ -175,6 +173,13 @@ def strip(labels: Tensor) -> Tensor:
     for dim in range(labels.dim()):
         if labels.size(dim) > 1 and labels.stride(dim) == 0:
             labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def narrowed(labels: Tensor, dims: Sequence[int]) -> Tensor:
+    """The first entry along each of these dimensions, which come back with size 1."""
+    for dim in dims:
+        labels = labels.narrow(dim, 0, 1)
     return labels
 
 

@@ -138,9 +138,8 @@ def fit_correction(
         quadratic = _quadratic(corrected, total_us)
         c, a, b = quadratic
         # Terms that only hold together by parts of negative time do not hold: no part has one.
-        errors = np.maximum(
-            left_out, np.abs(c / total_us + (a + b * corrected) * corrected / total_us - 1)
-        )
+        predicted_us = c + a * corrected + b * corrected**2
+        errors = np.maximum(left_out, np.abs(predicted_us / total_us - 1))
         found.append(Correction(terms, emptied_us, hidden_us, quadratic, errors, strength))
     return min(found, key=lambda correction: round(_typical(correction.left_out), 5))
 

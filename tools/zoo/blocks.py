@@ -48,6 +48,13 @@ class SqueezeExcite(nn.Module):
         return x * gate.sigmoid()
 
 
+def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """What brings a shortcut to the shape of a residual block's output, if anything must."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return conv_bn(inputs, outputs, 1, stride, act=None)
+
+
 class BasicBlock(nn.Module):
     """The ResNet-18 block; the shortcut can be handed in (DLA) and a gate put before the sum."""
 
@@ -64,9 +71,7 @@ class BasicBlock(nn.Module):
         self.conv1 = conv_bn(inputs, outputs, 3, stride, dilation=dilation)
         self.conv2 = conv_bn(outputs, outputs, 3, dilation=dilation, act=None)
         self.gate = gate or nn.Identity()
-        self.shortcut: nn.Module = nn.Identity()
-        if own_shortcut and (stride != 1 or inputs != outputs):
-            self.shortcut = conv_bn(inputs, outputs, 1, stride, act=None)
+        self.shortcut = projection(inputs, outputs, stride) if own_shortcut else nn.Identity()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if residual is None:

@@ -25,6 +25,7 @@ from blocks import (
     classifier,
     conv_bn,
     inverted_residual,
+    projection,
 )
 from generic import Built, collect
 
@@ -331,9 +332,7 @@ class SelectiveBlock(nn.Module):
             SelectiveKernel(width, stride),
             conv_bn(width, outputs, 1, act=None),
         )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = conv_bn(inputs, outputs, 1, stride, act=None)
+        self.shortcut = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
@@ -608,9 +607,7 @@ class ShiftBottleneck(nn.Module):
             conv_bn(width, width, 3, stride),
             conv_bn(width, outputs, 1, act=None),
         )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = conv_bn(inputs, outputs, 1, stride, act=None)
+        self.shortcut = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from edgeprune.graph.labels import frozen_labels
 from edgeprune.graph.planes import Plane, Planes
 
 if TYPE_CHECKING:
@@ -33,6 +33,6 @@ def consumed_and_passing(
     for part in consumed[1:]:
         c.freeze(part.labels, "shares the features of a layer with another structure")
     if not consumed:
-        return torch.zeros(x.shape[dim], dtype=torch.int64), passing
+        return frozen_labels((x.shape[dim],)), passing
     others = [d for d in range(len(x.shape)) if d != dim]
     return c.tie(consumed[0].labels, others).reshape(-1).expand(x.shape[dim]), passing

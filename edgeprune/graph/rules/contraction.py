@@ -5,17 +5,16 @@ from one entry of a batch dimension to the next (the features of each head), the
 as a whole, because survivors must stay rectangular. Planes along the other dimensions pass.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.graph.labels import ELEMENT, FEATURE, strip
+from edgeprune.graph.labels import ELEMENT, FEATURE, narrowed, strip
 from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.registry import labels
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 class _Product:
     """Two operands laid out over the same dimensions, and which of these are whose.
 
-    ``broadcast_a`` are the dimensions in which the first operand has size 1 or does not appear.
+    ``broadcast_a`` are the dimensions in which the first operand has size 1 or does not appear;
+    ``origins`` are names for labels that are made on the way.
     """
 
     a: list[Plane]
@@ -41,6 +41,7 @@ class _Product:
     broadcast_b: list[int]
     stored_a: bool
     stored_b: bool
+    origins: Iterator[str]
 
 
 def label_product(c: "Coupling", node: Node) -> "Value | None":
@@ -131,10 +132,10 @@ def contract(
         [i for i, size in enumerate(own_b) if size == 1],
         stored[0] and not stored[1],
         stored[1] and not stored[0],
+        (f"{node.name}:product {number}" for number in count()),
     )
     _record_weight(c, node, p)
-    names = count()
-    parts = [*_sum_over(c, node, p, names), *_multiply(c, p)]
+    parts = [*_sum_over(c, p), *_multiply(c, p)]
     shape = tuple(sizes[x] for x in out_letters)
     return Planes(
         shape, tuple(part.map(lambda x: _out(x, p, full, out_letters, shape)) for part in parts)
@@ -162,10 +163,8 @@ def _spread(x: Planes, letters: Sequence[str], full: list[str]) -> list[Plane]:
 def _out(
     x: Tensor, p: _Product, full: list[str], out: Sequence[str], shape: tuple[int, ...]
 ) -> Tensor:
-    for dim in p.summed:
-        x = x.narrow(dim, 0, 1)
     order = [full.index(k) for k in out] + p.summed
-    moved = x.permute(order)
+    moved = narrowed(x, p.summed).permute(order)
     return moved.reshape(moved.shape[: len(out)]).expand(shape)
 
 
@@ -176,17 +175,15 @@ def _record_weight(c: "Coupling", node: Node, p: _Product) -> None:
             dims = c.varying(part.labels)
             vector = strip(part.labels).reshape(-1)
             if set(dims) & set(p.summed):
-                c.feature(vector)
                 c.use(vector, "input", node)
             elif set(dims) & set(own):
-                c.feature(vector)
                 c.use(vector, "output", node)
 
 
 # -- what is summed over
 
 
-def _sum_over(c: "Coupling", node: Node, p: _Product, names: "count[int]") -> list[Plane]:
+def _sum_over(c: "Coupling", p: _Product) -> list[Plane]:
     """Planes along summed dimensions: consumed, or tied to whole heads, which are the result."""
     first, second = (_along(c, parts, p.summed) for parts in (p.a, p.b))
     result: list[Plane] = []
@@ -194,12 +191,12 @@ def _sum_over(c: "Coupling", node: Node, p: _Product, names: "count[int]") -> li
         dims = set(c.varying(a.labels)) & set(p.summed)
         b = next((b for b in second if dims & set(c.varying(b.labels))), None)
         if b is None:
-            result += _one_summed(c, node, p, a, names)
+            result += _one_summed(c, p, a)
         else:
             second.remove(b)
-            result += _both_sides(c, node, p, a, b, names)
+            result += _both_sides(c, p, a, b)
     for b in second:
-        result += _one_summed(c, node, p, b, names)
+        result += _one_summed(c, p, b)
     return result
 
 
@@ -209,9 +206,7 @@ def _along(c: "Coupling", parts: list[Plane], dims: list[int]) -> list[Plane]:
     return sorted(found, key=lambda part: (-c.level(part.labels), -c.count(part.labels)))
 
 
-def _one_summed(
-    c: "Coupling", node: Node, p: _Product, x: Plane, names: "count[int]"
-) -> list[Plane]:
+def _one_summed(c: "Coupling", p: _Product, x: Plane) -> list[Plane]:
     """A plane that is summed over on one side alone."""
     is_a = x in p.a
     own, absent, others = (p.only_a, p.broadcast_b, p.b) if is_a else (p.only_b, p.broadcast_a, p.a)
@@ -220,25 +215,22 @@ def _one_summed(
     heads = _batched(c, others, p.batch)
     if heads is not None and c.varies(x.labels, p.batch):
         tied = c.tie(x.labels, [*own, *p.summed])
-        c.union(tied, _first_along(heads.labels, p))
+        c.union(tied, narrowed(heads.labels, _outside(heads, p.batch)))
         return []
     if p.stored_a or p.stored_b:
-        zero = torch.zeros((), dtype=torch.int64)
-        c.union(strip(x.labels), zero, "consumes data that cannot shrink")
+        c.freeze_now(x.labels, "consumes data that cannot shrink")
         return []
     c.freeze(x.labels, "is summed against data that cannot shrink")
-    return [] if c.resolving else [_placeholder(c, node, x, [*own, *p.batch], names)]
+    return [] if c.resolving else [_placeholder(c, p, x, own)]
 
 
-def _both_sides(
-    c: "Coupling", node: Node, p: _Product, a: Plane, b: Plane, names: "count[int]"
-) -> list[Plane]:
+def _both_sides(c: "Coupling", p: _Product, a: Plane, b: Plane) -> list[Plane]:
     weight = p.stored_a or p.stored_b
     plain = (c.level(a.labels) == FEATURE) != (c.level(b.labels) == FEATURE)
     if plain and not weight and not c.resolving:
         # A feature meets plain data: wait until all certain ties are made.
         x, own = (a, p.only_a) if c.level(a.labels) == FEATURE else (b, p.only_b)
-        return [_placeholder(c, node, x, [*own, *p.batch], names)]
+        return [_placeholder(c, p, x, own)]
     first, second = c.tie(a.labels, p.only_a), c.tie(b.labels, p.only_b)
     c.union(first, second)
     if c.varies(first, p.batch) or c.varies(second, p.batch):
@@ -256,19 +248,15 @@ def _plain_sum(c: "Coupling", x: Plane, p: _Product) -> list[Plane]:
     """A dimension that only one operand has: its entries are added up."""
     if not x.zero:
         c.freeze(x.labels, "is summed over, and not zero where its weights are")
-    others = [d for d in range(x.labels.dim()) if d not in p.summed]
-    if c.varies(x.labels, others):
-        c.tie(x.labels, others)
+    c.tie(x.labels, _outside(x, p.summed))
     return []
 
 
-def _placeholder(
-    c: "Coupling", node: Node, x: Plane, dims: list[int], names: "count[int]"
-) -> Plane:
+def _placeholder(c: "Coupling", p: _Product, x: Plane, own: list[int]) -> Plane:
     """Labels that stand for a result until it is known what its operands are tied to."""
     classes = c.sets.classes(x.labels)
-    shape = [classes.size(d) if d in dims else 1 for d in range(classes.dim())]
-    fresh = c.sets.fresh(int(np.prod(shape)), f"{node.name}:product {next(names)}", ELEMENT)
+    shape = [classes.size(d) if d in (*own, *p.batch) else 1 for d in range(classes.dim())]
+    fresh = c.sets.fresh(math.prod(shape), next(p.origins), ELEMENT)
     return Plane(fresh.reshape(shape), x.zero)
 
 
@@ -318,18 +306,14 @@ def _one_side(
     partner = _batched(c, others, p.batch)
     if partner is not None:
         # It is summed over on the other side, whose whole heads go with these.
-        tied = c.tie(partner.labels, [d for d in range(partner.labels.dim()) if d not in p.batch])
-        own = c.tie(heads.labels, [d for d in range(heads.labels.dim()) if d not in p.batch])
+        tied = c.tie(partner.labels, _outside(partner, p.batch))
+        own = c.tie(heads.labels, _outside(heads, p.batch))
         c.union(own, tied)
         return [Plane(own, heads.zero or partner.zero)]
-    zero = torch.zeros((), dtype=torch.int64)
-    c.union(strip(heads.labels), zero, "meets data that cannot shrink in a product")
+    c.freeze_now(heads.labels, "meets data that cannot shrink in a product")
     return []
 
 
-def _first_along(labels_: Tensor, p: _Product) -> Tensor:
-    """Labels of batch entries, whatever else they are laid out over."""
-    for dim in range(labels_.dim()):
-        if dim not in p.batch:
-            labels_ = labels_.narrow(dim, 0, 1)
-    return labels_
+def _outside(part: Plane, dims: list[int]) -> list[int]:
+    """All other dimensions."""
+    return [d for d in range(part.labels.dim()) if d not in dims]

@@ -51,25 +51,17 @@ def _channels(
     transposed = op_name(node) in _TRANSPOSED
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     if groups == 1:
-        _use(c, node, kernel[out_dim], kernel[in_dim])
+        c.use(kernel[out_dim], "output", node)
+        c.use(kernel[in_dim], "input", node)
         c.union(channels, kernel[in_dim], "consumes data that cannot shrink")
         return kernel[out_dim]
     if transposed:
         return _grouped_transposed(c, node, channels, kernel, groups, count)
     if groups == len(channels):
-        c.feature(kernel[0])
         c.use(kernel[0], "vector", node)
         c.union(kernel[0], channels.repeat_interleave(count // len(channels)))
         return kernel[0]
     return _grouped(c, node, channels, kernel, groups)
-
-
-def _use(c: "Coupling", node: Node, rows: Tensor, columns: Tensor | None) -> None:
-    c.feature(rows)
-    c.use(rows, "output", node)
-    if columns is not None:
-        c.feature(columns)
-        c.use(columns, "input", node)
 
 
 def _grouped(
@@ -80,10 +72,11 @@ def _grouped(
     ins, outs = channels.reshape(groups, -1), out.reshape(groups, -1)
     if groups >= min(ins.size(1), outs.size(1)):
         c.freeze(kernel[1], "groups go as a whole")
-        _use(c, node, kernel[0], None)
+        c.use(kernel[0], "output", node)
         c.union(c.tie(ins, [1]), c.tie(outs, [1]))
     else:
-        _use(c, node, kernel[0], kernel[1])
+        c.use(kernel[0], "output", node)
+        c.use(kernel[1], "input", node)
         c.tie(outs, [0])
         c.union(c.tie(ins, [0]).reshape(-1).expand(ins.size(1)), kernel[1])
     return out

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.graph.labels import FEATURE, strip
+from edgeprune.graph.labels import FEATURE, narrowed, strip
 from edgeprune.graph.ops import op_name
 from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import labels
@@ -162,10 +162,10 @@ def _pair(c: "Coupling", a: _Side, b: _Side, shape: tuple[int, ...]) -> Tensor:
     if over_a:
         return _broadcast_over(c, b, a, over_a)
     c.union(strip(a.labels), strip(b.labels))
-    return _slimmer(c, a, b, shape)
+    return _slimmer(c, a, b)
 
 
-def _slimmer(c: "Coupling", a: _Side, b: _Side, shape: tuple[int, ...]) -> Tensor:
+def _slimmer(c: "Coupling", a: _Side, b: _Side) -> Tensor:
     """Either of two tied label tensors: a parameter's own before data's, then the smaller."""
     first = (c.sets.own_level(strip(a.labels).numpy()), -strip(a.labels).numel())
     second = (c.sets.own_level(strip(b.labels).numpy()), -strip(b.labels).numel())
@@ -190,10 +190,7 @@ def _broadcast_over(c: "Coupling", a: _Side, b: _Side, dims: list[int]) -> Tenso
     data = c.is_plain(b.labels) and not c.is_plain(a.labels)
     if data or c.resolving:
         c.tie(b.labels, dims)
-        first = b.labels
-        for dim in dims:
-            first = first.narrow(dim, 0, 1)
-        c.union(strip(a.labels), strip(first))
+        c.union(strip(a.labels), strip(narrowed(b.labels, dims)))
     return b.labels
 
 
@@ -216,7 +213,7 @@ def _passes(
     if c.level(labels_) < FEATURE:
         c.freeze(labels_, "meets data that cannot shrink")
         return False
-    c.union(strip(labels_), torch.zeros((), dtype=torch.int64), "meets data that cannot shrink")
+    c.freeze_now(labels_, "meets data that cannot shrink")
     return False
 
 
@@ -239,7 +236,7 @@ def _whole_passes(
         return True
     met = next((q.labels for q in other.parts), None)
     if met is None:
-        c.union(strip(labels_), torch.zeros((), dtype=torch.int64), "meets data that cannot shrink")
+        c.freeze_now(labels_, "meets data that cannot shrink")
         return False
     c.union(strip(labels_), strip(met))
     return True
@@ -252,7 +249,7 @@ def label_glu(c: "Coupling", node: Node) -> "Value":
     dim = c.argument(node, 1, "dim", -1)
     first = x.map(lambda labels_: labels_.chunk(2, dim)[0], shape)
     second = x.map(lambda labels_: labels_.chunk(2, dim)[1], shape)
-    return tie_broadcast(c, first, second.without_zeros(), shape, "any")
+    return tie_broadcast(c, first, second, shape, "first")
 
 
 @labels("softmax", "log_softmax", "cumsum", "logcumsumexp", "cumprod")

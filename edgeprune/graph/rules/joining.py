@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from edgeprune.graph.labels import strip
+from edgeprune.graph.labels import frozen_labels, strip
 from edgeprune.graph.ops import op_name
 from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import Call, labels, rewrites
@@ -46,7 +46,7 @@ def _unsqueezed(x: Planes, dim: int) -> Planes:
 
 
 def _labels(part: Plane | None, x: Planes) -> Tensor:
-    return torch.zeros((), dtype=torch.int64).expand(x.shape) if part is None else part.labels
+    return frozen_labels(x.shape) if part is None else part.labels
 
 
 def _aligned(c: "Coupling", operands: list[Planes], dim: int) -> list[list[Plane | None]]:

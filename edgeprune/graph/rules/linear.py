@@ -48,8 +48,6 @@ def apply_matrix(
 ) -> Planes:
     """Planes of ``x`` times a weight with these labels; positions pass."""
     shape = c.shape(node)
-    c.feature(rows)
-    c.feature(columns)
     c.use(rows, "output", node)
     c.use(columns, "input", node)
     features, passing = consumed_and_passing(c, x, -1)
@@ -85,7 +83,6 @@ def label_embedding(c: "Coupling", node: Node) -> "Value":
     parts = []
     for part in c.planes(table).parts:
         if not c.varies(part.labels, [0]):
-            c.feature(part.labels)
             c.use(part.labels.narrow(0, 0, 1).reshape(-1), "output", node)
             parts.append(part.map(lambda x: x.narrow(0, 0, 1).reshape(-1).expand(shape)))
         elif index is not None:
@@ -98,9 +95,8 @@ def label_embedding(c: "Coupling", node: Node) -> "Value":
 @labels("embedding_bag")
 def label_embedding_bag(c: "Coupling", node: Node) -> "Value | None":
     """Rows that are looked up and put together; the other results are bookkeeping."""
-    columns = c.axes(node.args[0])[1]
-    c.freeze(c.axes(node.args[0])[0], "rows are chosen at run time")
-    c.feature(columns)
+    entries, columns = c.axes(node.args[0])
+    c.freeze(entries, "rows are chosen at run time")
     c.use(columns, "output", node)
     values = node.meta["val"]
     first = tuple(values[0].shape)
@@ -119,7 +115,6 @@ def label_bilinear(c: "Coupling", node: Node) -> "Value":
         features, _ = consumed_and_passing(c, c.planes(value), -1, may_pass=False)
         c.feature(columns)
         c.union(features, columns, "consumes data that cannot shrink")
-    c.feature(rows)
     if isinstance(bias, Node):
         c.use_vector(bias, node)
         c.union(c.axes(bias)[0], rows)

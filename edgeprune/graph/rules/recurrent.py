@@ -50,8 +50,6 @@ def _tie_cell(
     rows = unit.repeat(gates)
     for weight, consumed in ((parameters[0], source), (parameters[1], unit)):
         made, columns = c.axes(weight)
-        c.feature(made)
-        c.feature(columns)
         c.use(made, "output", node)
         c.use(columns, "input", node)
         c.union(consumed, columns, "consumes data that cannot shrink")

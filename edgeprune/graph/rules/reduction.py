@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.graph.labels import narrowed
 from edgeprune.graph.ops import op_name
 from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.registry import Call, labels, rewrites
@@ -80,9 +81,7 @@ def _reduced(c: "Coupling", node: Node, part: Plane, dims: list[int]) -> Plane |
         if not c.varies(labels_, rest):
             return None
         labels_ = c.tie(labels_, dims)
-    for dim in dims:
-        labels_ = labels_.narrow(dim, 0, 1)
-    return Plane(labels_, zero)
+    return Plane(narrowed(labels_, dims), zero)
 
 
 def rescales(node: Node, statistic: Node) -> bool:
