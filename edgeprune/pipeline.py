@@ -208,7 +208,9 @@ def loop_inputs(run: Run, subject: Subject, latency: LatencyModel) -> dict[str, 
         "task": run.task.key,
         "data": subject.data_key,
         "device": run.fingerprint.key,
-        "recipe": repr((run.recipe.calibration, run.recipe.search, run.recipe.refit)),
+        "recipe": repr(
+            (run.recipe.calibration, run.recipe.structures, run.recipe.search, run.recipe.refit)
+        ),
         "criterion": run.recipe.criterion,
         "latency": latency.to_json(),
     }

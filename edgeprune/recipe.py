@@ -4,6 +4,7 @@ A new setting is one line: a field with its type, bounds and default. ``recipes/
 repeats the defaults with a comment each, and a test keeps the two equal.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,6 +33,8 @@ Family = Literal[
     "f32-1x1",
 ]
 
+Kind = Literal["all", "heads", "head_width", "neurons", "channels", "width", "hidden"]
+
 
 @dataclass(frozen=True)
 class CalibrationRecipe(Checked):
@@ -48,6 +51,26 @@ class CalibrationRecipe(Checked):
     distortion_samples: Count = 128
     damping: Positive = 1e-3
     held_back: Count = 256
+
+
+@dataclass(frozen=True)
+class StructuresRecipe(Checked):
+    """What of single structures is settled by the user rather than by the search.
+
+    Keys are patterns (``encoder.layer.0.*``), of the names that ``edgeprune inspect`` lists or of
+    modules and parameters; then all structures that they have a part in are meant.
+
+    Attributes:
+        freeze: Structures that stay whole.
+        keep: Share of the units that stays in every plan, or their number above 1.
+        minimum: Least number of units that may stay.
+        multiple: What levels are multiples of, in place of what the target prefers.
+    """
+
+    freeze: tuple[str, ...] = ()
+    keep: Mapping[str, Annotated[float, Range(0)]] = field(default_factory=dict)
+    minimum: Mapping[str, Count] = field(default_factory=dict)
+    multiple: Mapping[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class SearchRecipe(Checked):
     refine_minutes: Weight = 2.0
     scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
     max_levels: Annotated[int, Range(2, 256)] = 48
-    kinds: tuple[Literal["all", "heads", "neurons", "channels", "width", "hidden"], ...] = ("all",)
+    kinds: tuple[Kind, ...] = ("all",)
     formats: tuple[Family, ...] = ("int8", "int8-16x4", "int8-4x1", "bf16-4x1", "f32-4x1")
     sparsities: tuple[Annotated[float, Range(above=0, high=0.99)], ...] = (
         0.5,
@@ -208,6 +231,7 @@ class Recipe(Checked):
     description: str = ""
     criterion: str = "second_order"
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
+    structures: StructuresRecipe = field(default_factory=StructuresRecipe)
     search: SearchRecipe = field(default_factory=SearchRecipe)
     refit: RefitRecipe = field(default_factory=RefitRecipe)
     measure: MeasureRecipe = field(default_factory=MeasureRecipe)

@@ -1,6 +1,6 @@
 """How much of each architecture of a zoo can be pruned, and whether the result is exact.
 
-    python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy]
+    python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy] [--sizes]
                                  [--limit SECONDS] [--json FILE] [CASE ...]
 
 For every case half of the units of every structure is removed at random, then another share of
@@ -26,6 +26,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,7 @@ import torch
 from deployed import deployed_outcome
 from exactness import Difference, difference, half_of_each, random_share_of_each
 from isolated import Row, run_isolated
+from other_sizes import other_sizes_outcome
 from rows import add_json_option, error_line, show_rows, write_rows
 from torch_pruning_peer import installed, peer_outcome
 
@@ -60,14 +62,31 @@ def load_zoo(path: Path) -> ModuleType:
     return module
 
 
-def run_case(build: Any, seeds: int, *, empty: bool = False, deploy: bool = False) -> Row:
+@dataclass(frozen=True)
+class Checks:
+    """What is looked at besides half of all structures together and of each alone.
+
+    Attributes:
+        seeds: Random choices of what is removed.
+        empty: Whether removable structures are emptied, too.
+        deploy: Whether OpenVINO is compared.
+        sizes: Whether other batches and lengths are.
+    """
+
+    seeds: int = 1
+    empty: bool = False
+    deploy: bool = False
+    sizes: bool = False
+
+
+def run_case(build: Any, checks: Checks) -> Row:
     """The row of one case, in this process."""
     row: Row = {}
-    _examine(build, seeds, empty, deploy, row.update)
+    _examine(build, checks, row.update)
     return row
 
 
-def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) -> None:
+def _examine(build: Any, checks: Checks, report: Report) -> None:
     """Report every column of a case; the last step named is the one that failed, if any did."""
     try:
         report({"outcome": "failed", "step": "build"})
@@ -80,12 +99,15 @@ def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) 
         if not network.structures:
             report({"outcome": "frozen", "step": "", "reason": "nothing can be removed"})
             return
-        tries = list(_tries(network, seeds, empty))
+        tries = list(_tries(network, checks.seeds, checks.empty))
         found = [(what, difference(model, inputs, network, keep)) for what, keep in tries]
         report(_verdict(model, found))
-        if deploy:
+        if checks.deploy:
             report({"step": "deploy"})
             report(deployed_outcome(found[0][1].pruned, inputs))
+        if checks.sizes:
+            report({"step": "sizes"})
+            report(other_sizes_outcome(model, inputs))
         report({"step": ""})
     except Exception as error:  # a case must not end the table
         if type(error).__name__ == "LeftOut":
@@ -169,9 +191,10 @@ def _cases(options: argparse.Namespace) -> dict[str, Any]:
 def run_all(cases: dict[str, Any], options: argparse.Namespace) -> list[Row]:
     """A row for every case, each in its own process."""
     rows = []
+    checks = Checks(options.seeds, options.empty, options.deploy, options.sizes)
     for number, (name, case) in enumerate(cases.items(), 1):
         row: Row = {"name": name}
-        work = partial(_examine, case["build"], options.seeds, options.empty, options.deploy)
+        work = partial(_examine, case["build"], checks)
         row |= _isolated(work, options.limit, "outcome", "reason")
         if installed() and not options.transformers:
             peer = partial(_report_peer, case)
@@ -204,6 +227,10 @@ def summary_line(rows: list[Row]) -> str:
     if deployed:
         equal = sum(row["openvino"] == "equal" for row in deployed)
         line += f", {equal} of {len(deployed)} of these equal in OpenVINO"
+    sized = [row for row in rows if row.get("sizes", "none") != "none"]
+    if sized:
+        equal = sum(row.get("at_other_sizes") == "equal" for row in sized)
+        line += f", {equal} of {len(sized)} at other sizes"
     return line
 
 
@@ -216,6 +243,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="random choices per case")
     parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
     parser.add_argument("--deploy", action="store_true", help="compare in OpenVINO, too")
+    parser.add_argument("--sizes", action="store_true", help="try other batches and lengths, too")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a case may take")
     add_json_option(parser)
     options = parser.parse_args()

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.compression.constraints import Constraints, find_constraints
 from edgeprune.errors import InputError
 from edgeprune.graph.choices import Choices
 from edgeprune.graph.network import Network
 from edgeprune.graph.sites import find_sites
 from edgeprune.graph.structure import Structure
-from edgeprune.recipe import SearchRecipe
+from edgeprune.recipe import SearchRecipe, StructuresRecipe
 from edgeprune.target import Target
+
+_NOTHING_SETTLED = StructuresRecipe()
 
 Levels = dict[str, int]
 Keep = dict[str, npt.NDArray[np.int64]]
@@ -49,14 +52,20 @@ def kept_units(alternatives: Mapping[str, Alternatives], levels: Mapping[str, in
 
 
 # Families of single positions, whose number a device's vector width cares about.
-_POSITIONS = frozenset({"channels", "width", "neurons", "hidden"})
+_POSITIONS = frozenset({"channels", "head_width", "hidden", "neurons", "width"})
 
 
-def offered_choices(network: Network, target: Target, recipe: SearchRecipe) -> Choices:
+def offered_choices(
+    network: Network,
+    target: Target,
+    recipe: SearchRecipe,
+    settled: StructuresRecipe = _NOTHING_SETTLED,
+) -> Choices:
     """The levels and formats worth offering, by what the device likes and the recipe allows.
 
     Raises:
-        InputError: The model has none of the kinds of structures that the recipe offers.
+        InputError: The model has none of the kinds of structures that the recipe offers, or what
+            the recipe settles of single ones fits none.
     """
     there = sorted({structure.kind for structure in network.structures.values()})
     if "all" not in recipe.kinds and not set(recipe.kinds) & set(there):
@@ -64,10 +73,12 @@ def offered_choices(network: Network, target: Target, recipe: SearchRecipe) -> C
             f"the recipe offers {', '.join(recipe.kinds)} only, and this model has "
             f"{', '.join(there)}; change search.kinds"
         )
+    constraints = find_constraints(network, settled)
     levels = {
-        name: offered_levels(structure, target.channel_multiple, recipe.max_levels)
+        name: _constrained_levels(structure, target.channel_multiple, recipe, constraints)
         for name, structure in network.structures.items()
-        if "all" in recipe.kinds or structure.kind in recipe.kinds
+        if name in constraints.forced
+        or (name not in constraints.frozen and not {"all", structure.kind}.isdisjoint(recipe.kinds))
     }
     sites, options = {}, {}
     for site in find_sites(network.captured.module).values():
@@ -75,7 +86,21 @@ def offered_choices(network: Network, target: Target, recipe: SearchRecipe) -> C
         if families:
             sites[site.name] = site
             options[site.name] = site.options(families, recipe.sparsities)
-    return Choices(levels, sites, options)
+    return Choices(levels, sites, options, constraints.forced)
+
+
+def _constrained_levels(
+    structure: Structure, preferred: int, recipe: SearchRecipe, constraints: Constraints
+) -> tuple[int, ...]:
+    """The levels of one structure that the recipe leaves open; all of it is always among them."""
+    name = structure.name
+    if name in constraints.forced:
+        return tuple(sorted({constraints.forced[name], structure.units}))
+    if name in constraints.multiple:
+        levels = _multiples(structure, constraints.multiple[name], recipe.max_levels)
+    else:
+        levels = offered_levels(structure, preferred, recipe.max_levels)
+    return tuple(level for level in levels if level >= constraints.minimum.get(name, 0))
 
 
 def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int, ...]:
@@ -90,6 +115,10 @@ def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int,
     step = 1
     if structure.kind in _POSITIONS:
         step = multiple if structure.units >= 2 * multiple else max(1, structure.units // 4)
+    return _multiples(structure, step, most)
+
+
+def _multiples(structure: Structure, step: int, most: int) -> tuple[int, ...]:
     while structure.units / step > most:
         step *= 2
     levels = set(range(step, structure.units, step)) | {structure.units}

@@ -18,11 +18,13 @@ class Choices:
         levels: Ascending levels of each structure; the last is all of it.
         sites: Sites by name; those that are left out are dense.
         options: The options of each site; the first is dense.
+        forced: Levels that every plan has, of structures of which nothing else is searched.
     """
 
     levels: Mapping[str, tuple[int, ...]]
     sites: Mapping[str, Site] = field(default_factory=dict)
     options: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
+    forced: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def offered(self) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from torch.fx import Node
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
+from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -73,26 +74,33 @@ class _Operator(nn.Module):
 def _with_static_numbers(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """A copy in which every size is the number it is at these inputs."""
     numbers: dict[str, Any] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, int | float | bool):
                 numbers[n.name] = result
+            elif isinstance(result, Tensor):
+                sizes[n.name] = tuple(result.shape)
             return result
 
     with torch.no_grad():
         Recorder(module).run(*(x.clone() for x in inputs))
     graph = fx.Graph()
     copies: dict[Node, Any] = {}
+    shapes: dict[Node, tuple[int, ...]] = {}
     for node in module.graph.nodes:
         if node.name in numbers:
             copies[node] = numbers[node.name]
         elif node.op == "output":
             graph.output(fx.node.map_arg(node.args[0], lambda n: copies[n]))
         else:
-            copies[node] = graph.node_copy(node, lambda n: copies[n])
-            copies[node].name = node.name
+            copy = copies[node] = graph.node_copy(node, lambda n: copies[n])
+            copy.name = node.name
+            if node.name in sizes:
+                shapes[copy] = sizes[node.name]
+            with_plain_arguments(copy, shapes)
     return fx.GraphModule(module, graph)
 
 
@@ -105,7 +113,7 @@ def _with_scopes(module: fx.GraphModule) -> fx.GraphModule:
         attach(root, f"{_WEIGHTS}.{name}", value)
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem:
-            root.add_module(node.name, _Operator(node.target))
+            root.add_module(node.name, _Operator(onnx_form(node)))
             args = fx.node.map_arg(node.args, lambda n: copies[n])
             kwargs = fx.node.map_arg(node.kwargs, lambda n: copies[n])
             copies[node] = graph.call_module(node.name, args, kwargs)

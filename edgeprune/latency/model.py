@@ -82,6 +82,7 @@ class LatencyModel:
         approximation: What ``base_ms``, ``unary_ms`` and ``pair_ms`` hold for those parts.
         measured_dense_ms: Time of the dense model as measured, where it was.
         conversions: Between formats; the sums hold their average form.
+        forced: Levels that every plan has; what the fastest plan is chosen under.
     """
 
     base_ms: float
@@ -94,6 +95,7 @@ class LatencyModel:
     approximation: tuple[float, Unary, Pairs] = (0.0, {}, {})
     measured_dense_ms: float | None = None
     conversions: Conversions = field(default_factory=lambda: Conversions({}, ()))
+    forced: Mapping[str, int] = field(default_factory=dict)
 
     def sum_ms(self, levels: Mapping[str, int]) -> float:
         """Sum of base, unary and pair times; structures left out are dense.
@@ -154,7 +156,10 @@ class LatencyModel:
     @cached_property
     def fastest_levels(self) -> dict[str, int]:
         """Levels of a fastest plan: descent over one structure at a time from two starts."""
-        starts = [dict(self.full), {name: min(levels) for name, levels in self.offered.items()}]
+        starts = [
+            {**self.full, **self.forced},
+            {name: min(levels) for name, levels in self._open.items()},
+        ]
         return min((self._descend(start) for start in starts), key=self.exact_sum_ms)
 
     @cached_property
@@ -179,8 +184,16 @@ class LatencyModel:
             choices[second].update(j for _, j in cells)
         return {name: tuple(sorted(levels)) for name, levels in choices.items()}
 
+    @property
+    def _open(self) -> dict[str, tuple[int, ...]]:
+        """``offered``, without what is forced to be otherwise."""
+        return {
+            name: (self.forced[name],) if name in self.forced else levels
+            for name, levels in self.offered.items()
+        }
+
     def _descend(self, start: dict[str, int]) -> dict[str, int]:
-        levels, choices = {**self.full, **start}, self.offered
+        levels, choices = {**self.full, **start}, self._open
         cost = self.exact_sum_ms(levels)
         while True:
             before = cost

@@ -35,7 +35,7 @@ def choose(run: Run, subject: Subject) -> Choices:
     if dense != recipe.formats and (reason := run.runtime.lacks_sparse()) is not None:
         console.warning(f"sparse formats are left out: {reason}")
         recipe = replace(recipe, formats=dense)
-    return offered_choices(subject.network, run.target, recipe)
+    return offered_choices(subject.network, run.target, recipe, run.recipe.structures)
 
 
 def measure_latency(run: Run, subject: Subject, choices: Choices) -> LatencyModel:
@@ -57,7 +57,7 @@ def measure_latency(run: Run, subject: Subject, choices: Choices) -> LatencyMode
                 lambda done, total, note: bar.update(done, total=total, note=note),
             )
         stage.finish(json.loads(model.to_json()))
-    return LatencyModel.from_json(json.dumps(stage.result))
+    return replace(LatencyModel.from_json(json.dumps(stage.result)), forced=choices.forced)
 
 
 def offer_alternatives(run: Run, subject: Subject, choices: Choices) -> Offer:
@@ -101,7 +101,7 @@ def allocation(latency: LatencyModel, offer: Offer) -> JointProblem:
     pairwise = with_terms(Problem(tuple(groups)), latency.terms)
     average = with_terms(pairwise, latency.approximated)
     names = {group.name for group in groups}
-    return JointProblem(
+    problem = JointProblem(
         pairwise,
         latency.joint,
         average,
@@ -109,6 +109,7 @@ def allocation(latency: LatencyModel, offer: Offer) -> JointProblem:
         conversions=latency.conversions,
         fastest={n: level for n, level in latency.fastest_levels.items() if n in names},
     )
+    return problem.restricted(latency.forced)
 
 
 def _listed(choices: Choices) -> dict[str, Any]:

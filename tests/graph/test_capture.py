@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from edgeprune.errors import CaptureError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
+from edgeprune.graph.ops import is_mutable
 
 
 def shrunk_half(captured):
@@ -175,3 +176,79 @@ def test_shapes_that_depend_on_values_freeze_only_what_they_touch() -> None:
         model.b.weight[:, [0, 2, 3, 5, 6, 7]] = 0
     for have, want in zip(shrunk(x), model(x), strict=True):
         torch.testing.assert_close(have, want)
+
+
+class _Writes(nn.Module):
+    """Writes by one kind of view, between readers of before and of after."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.layer(x)
+        seen, part = y[:, 1:3], y[:, 2:6]
+        before = (seen * 1, part * 1)
+        if self.kind == "slice":
+            y[:, :3] += x[:, :3]
+        elif self.kind == "from the end":
+            y[:, -5:-2].mul_(2)
+        elif self.kind == "select":
+            y[-1] = 3.0
+        elif self.kind == "middle":
+            y[1, 2] = y[0, 1]
+        elif self.kind == "views of views":
+            y.view(4, 2, 4).transpose(1, 2)[:, 1:3].add_(1)
+        elif self.kind == "result":
+            part.clamp_(min=0).unsqueeze(0).mul_(3)
+        elif self.kind == "twice":
+            y[:, :3].zero_()
+            y[:, 2:].neg_()
+        elif self.kind == "pieces":
+            y = y.new_empty(4, 12)
+            y[:, :6] = x
+            y[:, 6:] = x[:, :1]
+        return (*before, y.reshape(-1) * 1, seen + 1, part.relu(), y.relu_().sum(1))
+
+
+WRITES = (
+    "slice",
+    "from the end",
+    "select",
+    "middle",
+    "views of views",
+    "result",
+    "twice",
+    "pieces",
+)
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_writes_by_views_become_values(kind: str) -> None:
+    model, x = _Writes(kind), torch.randn(4, 6)
+    module = capture(model, (x,)).module
+    assert [n.name for n in module.graph.nodes if is_mutable(n)] == []
+    for have, want in zip(module(x), model(x), strict=True):
+        torch.testing.assert_close(have, want)
+
+
+def test_writes_by_views_keep_dynamic_shapes() -> None:
+    model = _Writes("slice")
+    module = capture(model, (torch.randn(4, 6),), (torch.randn(7, 6),)).module
+    x = torch.randn(3, 6)
+    for have, want in zip(module(x), model(x), strict=True):
+        torch.testing.assert_close(have, want)
+
+
+@pytest.mark.parametrize("kind", ["reshape", "input"])
+def test_writes_that_cannot_be_put_back_still_happen(kind: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 2 if kind == "reshape" else x
+            y.reshape(2, 3, 2)[:, 1] += 1
+            return y + 1
+
+    x = torch.randn(4, 3)
+    module = capture(Net(), (x,)).module
+    torch.testing.assert_close(module(x.clone())[0], Net()(x.clone()))

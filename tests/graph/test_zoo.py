@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import zoo_coverage
+from zoo_coverage import Checks
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT.parent / "shared" / "zoo.py"
@@ -22,9 +23,12 @@ OURS_QUICK = (
 )
 
 
-def rows(path: Path, cases: list[str], seeds: int, empty: bool) -> list[dict]:
+QUICKLY, WHOLLY = Checks(), Checks(seeds=3, empty=True, sizes=True)
+
+
+def rows(path: Path, cases: list[str], checks: Checks) -> list[dict]:
     zoo = zoo_coverage.load_zoo(path).CASES
-    return [zoo_coverage.run_case(zoo[c]["build"], seeds, empty=empty) for c in cases or zoo]
+    return [zoo_coverage.run_case(zoo[c]["build"], checks) for c in cases or zoo]
 
 
 def ours(name: str) -> Path:
@@ -34,14 +38,14 @@ def ours(name: str) -> Path:
 @needs_zoo
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_cases_are_exact_and_fully_prunable(name: str) -> None:
-    (row,) = rows(ZOO, [name], 1, empty=False)
+    (row,) = rows(ZOO, [name], QUICKLY)
     assert row["outcome"] in zoo_coverage.GOOD, row
     assert row["share_prunable"] == 1.0, row
 
 
 @pytest.mark.parametrize(("file", "name"), OURS_QUICK)
 def test_quick_cases_of_our_own_are_exact(file: str, name: str) -> None:
-    (row,) = rows(ours(file), [name], 1, empty=False)
+    (row,) = rows(ours(file), [name], QUICKLY)
     assert row["outcome"] in zoo_coverage.GOOD, row
     assert row["reaction"] > 1e-3, row
 
@@ -49,7 +53,7 @@ def test_quick_cases_of_our_own_are_exact(file: str, name: str) -> None:
 @needs_zoo
 @pytest.mark.slow
 def test_the_whole_zoo_is_exact_at_random_ratios_and_when_emptied() -> None:
-    found = rows(ZOO, [], 3, empty=True)
+    found = rows(ZOO, [], WHOLLY)
     assert len(found) == 52
     assert [row for row in found if row["outcome"] not in zoo_coverage.GOOD] == []
     assert min(row["share_prunable"] for row in found) == 1.0
@@ -58,7 +62,7 @@ def test_the_whole_zoo_is_exact_at_random_ratios_and_when_emptied() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", OURS)
 def test_our_own_zoo_is_exact_at_random_ratios_and_when_emptied(file: str) -> None:
-    found = rows(ours(file), [], 3, empty=True)
+    found = rows(ours(file), [], WHOLLY)
     assert [row for row in found if row["outcome"] not in zoo_coverage.GOOD] == []
 
 

@@ -123,3 +123,15 @@ def shrink_repeat(s: "Shrinker", node: Node) -> Call:
         size = s.new_size(source, dim - offset) if dim >= offset else 1
         counts[dim] = s.new_size(node, dim) // max(size, 1)
     return Call(node.target, (source, counts), {})
+
+
+@rewrites("zeros_like", "ones_like", "full_like")
+def shrink_filled(s: "Shrinker", node: Node) -> Call:
+    """As large as the result has to be, where that is no longer the size of the other value."""
+    source: Any = node.args[0]
+    if s.new_shape(node) == s.new_shape(source):
+        return Call.of(node)
+    known = {"zeros_like": 0, "ones_like": 1}
+    value = known.get(op_name(node), s.argument(node, 1, "fill_value"))
+    args = (source, _explicit_sizes(s, node), value)
+    return Call(torch.ops.aten.new_full.default, args, {"dtype": node.meta["val"].dtype})
