@@ -129,9 +129,9 @@ class _Normalisation:
     """A module that normalises, while it runs: which features of its input are left."""
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
-        weight = getattr(module, "weight", None)
-        vector = isinstance(weight, Tensor) and weight.numel() == max(weight.shape, default=0)
-        self._weight = weight.flatten() if vector else None
+        named = {"weight": getattr(module, "weight", None), **module._parameters}
+        vectors = [w for w in named.values() if isinstance(w, Tensor) and _is_vector(w)]
+        self._weight = vectors[0] if vectors else None
         self._x = x
 
     def alive(self, size: int, dim: int) -> Tensor | None:
@@ -139,13 +139,19 @@ class _Normalisation:
 
         The zeros of the module's own scale tell; without one, of its input.
         """
+        found = None
         if self._weight is not None:
-            found = self._weight != 0 if len(self._weight) == size else None
+            # As many dimensions as the input: the scale lies along one of them.
+            same_rank = self._weight.dim() == self._x.dim()
+            if self._weight.numel() == size and (not same_rank or self._weight.size(dim) == size):
+                found = self._weight.flatten() != 0
         elif dim < self._x.dim() and self._x.size(dim) == size:
             found = (self._x != 0).movedim(dim, 0).flatten(1).any(1)
-        else:
-            found = None
         return None if found is None or bool(found.all()) else found
+
+
+def _is_vector(weight: Tensor) -> bool:
+    return weight.numel() == max(weight.shape, default=0)
 
 
 def _alive(x: Tensor, weight: Tensor | None, dims: int) -> Tensor:

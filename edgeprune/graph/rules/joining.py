@@ -63,6 +63,11 @@ def _aligned(c: "Coupling", operands: list[Planes], dim: int) -> list[list[Plane
                 owners.append(dims)
                 match = len(columns) - 1
             columns[match][place] = part
+    for column, dims in zip(columns, owners, strict=True):
+        if dim not in dims and None in column:
+            for part in column:
+                if part is not None:
+                    c.freeze(part.labels, "is joined with data that cannot shrink")
     return columns
 
 
