@@ -67,7 +67,13 @@ class _SurvivorStatistics(TorchFunctionMode):
             return self._groups(*args, **kwargs)
         if func in _MEANS and self.inside and self.inside[-1] is not None:
             return self._mean(func, self.inside[-1], args, kwargs)
-        return func(*args, **kwargs)
+        if func in _MEANS and getattr(args[0], "_squares", False):
+            # A root mean square outside of any module: what is gone is zero.
+            return self._mean(func, _Normalisation(nn.Identity(), args[0]), args, kwargs)
+        result = func(*args, **kwargs)
+        if func in _SQUARES:
+            result._squares = func not in _POWERS or args[1] == 2
+        return result
 
     def _last_dims(
         self, func: Any, x: Tensor, shape: Any, weight: Any = None, *rest: Any, **kwargs: Any
@@ -122,6 +128,8 @@ class _SurvivorStatistics(TorchFunctionMode):
         return func(x, *args[1:], **kwargs)
 
 
+_POWERS = {torch.pow, Tensor.pow}
+_SQUARES = {torch.square, Tensor.square, *_POWERS}
 _MEANS = {torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std}
 
 
@@ -225,7 +233,7 @@ def worst_difference(have: Sequence[Tensor], want: Sequence[Tensor]) -> float:
     if len(have) != len(want):
         return float("inf")
     worst = 0.0
-    for a, b in zip(have, want, strict=True):
+    for a, b in ((a.detach(), b.detach()) for a, b in zip(have, want, strict=True)):
         finite = torch.isfinite(b)
         if a.shape != b.shape or not torch.equal(torch.isfinite(a), finite):
             return float("inf")

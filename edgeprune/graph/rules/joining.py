@@ -65,9 +65,9 @@ def _aligned(c: "Coupling", operands: list[Planes], dim: int) -> list[list[Plane
             columns[match][place] = part
     for column, dims in zip(columns, owners, strict=True):
         if dim not in dims and None in column:
-            for part in column:
-                if part is not None:
-                    c.freeze(part.labels, "is joined with data that cannot shrink")
+            for joined in column:
+                if joined is not None:
+                    c.freeze(joined.labels, "is joined with data that cannot shrink")
     return columns
 
 
