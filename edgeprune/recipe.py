@@ -15,6 +15,7 @@ Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
 Weight = Annotated[float, Range(0)]
 Count = Annotated[int, Range(1)]
+Kind = Literal["all", "heads", "head_width", "neurons", "channels", "width", "hidden"]
 # The runtime's own int8, and those that kernels exist for; see ``kernels/packing.py``.
 Family = Literal[
     "none",
@@ -74,7 +75,7 @@ class SearchRecipe(Checked):
     refine_minutes: Weight = 2.0
     scalings: tuple[Annotated[float, Range(above=0, high=10)], ...] = (1.0, 0.5, 0.25, 0.1)
     max_levels: Annotated[int, Range(2, 256)] = 48
-    kinds: tuple[Literal["all", "heads", "neurons", "channels", "width", "hidden"], ...] = ("all",)
+    kinds: tuple[Kind, ...] = ("all",)
     formats: tuple[Family, ...] = ("int8", "int8-16x4", "int8-4x1", "bf16-4x1", "f32-4x1")
     sparsities: tuple[Annotated[float, Range(above=0, high=0.99)], ...] = (
         0.5,
