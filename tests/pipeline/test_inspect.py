@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import HERE
+
+HERE = Path(__file__).parent
 
 
 def test_times_of_structures_are_parts_of_the_dense_latency(
