@@ -10,6 +10,7 @@ _LAZY: dict[str, str] = {
     "compress": "edgeprune.api",
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
+    "inspect": "edgeprune.api",
     "openvino_extension": "edgeprune.kernels.extension",
 }
 

@@ -61,3 +61,41 @@ def compress(
         settings=dict(settings or {}),
     )
     return pipeline.compress(request)
+
+
+def inspect(
+    task: str | Path,
+    *,
+    device: str | Path | None = None,
+    recipe: str | Path = "default",
+    settings: Mapping[str, str] | None = None,
+    picture: str | Path | None = None,
+) -> dict[str, Any]:
+    """Say what of a task's model can be pruned, and what cannot and why.
+
+    Args:
+        task: Built-in name, or path of a task file.
+        device: Name of a target, or path of its file, on which to measure what each structure
+            takes; without it nothing is measured.
+        recipe: Name of a recipe, or path of its file, that says what is offered.
+        settings: Arguments of the task's constructor, as text.
+        picture: A file that ends in ``.svg`` or ``.html``, to draw the network into.
+
+    Returns:
+        What ``edgeprune inspect --json`` prints; no structures where nothing can be removed.
+
+    Raises:
+        InputError: The task, target or recipe cannot be used, or the model cannot be captured.
+        UnavailableError: The device or its runtime is not there.
+    """
+    from edgeprune.report.picture.files import check_name, write_picture
+    from edgeprune.stages.inspect import inspect_task
+
+    if picture is not None:
+        check_name(Path(picture))
+    target = None if device is None else str(device)
+    found = inspect_task(str(task), settings or {}, target, str(recipe))
+    record = found.record()
+    if picture is not None:
+        write_picture(Path(picture), found.network, record)
+    return record

@@ -284,7 +284,8 @@ def test_a_missed_target_shows_its_report_and_exits_with_3(
 
 
 def test_help_shows_examples_before_options(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["--help"], ["compress", "--help"], ["profile", "-h"], ["report", "-h"]):
+    commands = ("compress", "inspect", "profile", "report")
+    for arguments in ([], ["--help"], *([name, "-h"] for name in commands)):
         assert run(arguments) == 0
         out = capsys.readouterr().out
         assert 0 < out.index("Examples:") < out.index("Options:")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import console
-from edgeprune.cli import bench, compress, doctor, profile, report
+from edgeprune.cli import bench, compress, doctor, inspect, profile, report
 from edgeprune.errors import EdgepruneError
 
 INTERRUPTED = 130
@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 app.command("doctor", help=doctor.HELP, short_help="Say what works on this machine.")(doctor.doctor)
+app.command("inspect", help=inspect.HELP, short_help="Show what of a model can be pruned.")(
+    inspect.inspect
+)
 app.command("profile", help=profile.HELP, short_help="Measure a network into a latency table.")(
     profile.profile
 )

@@ -17,11 +17,14 @@ def frozen_parameters(coupling: Coupling) -> tuple[Frozen, ...]:
                 continue
             where = "output" if coupling.uses[name, dim].role == "output" else "input"
             causes = coupling.sets.cause(labels.numpy())
-            for index in np.unique(causes[causes != 0]).tolist():
-                cause = coupling.causes[index]
+            numbers, counts = np.unique(causes[causes != 0], return_counts=True)
+            for number, count in zip(numbers.tolist(), counts.tolist()):
+                cause = coupling.causes[number]
                 found.append(
                     Frozen(
                         tensor=name,
+                        dim=dim,
+                        positions=count,
                         operator=cause.operator,
                         node=cause.node,
                         source=cause.source,

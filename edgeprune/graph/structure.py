@@ -59,13 +59,30 @@ class Structure:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Something that cannot be pruned, and the operator that says so."""
+    """Positions along a weight's dimension that cannot be pruned, and the operator that says so."""
 
     tensor: str
+    dim: int
+    positions: int
     operator: str
     node: str
     source: str
     reason: str
+
+    @property
+    def cause(self) -> tuple[str, str, str]:
+        """Operator, source line and reason, which other dimensions may have in common.
+
+        There is no operator where the network's ends, a request or the like are the cause.
+        """
+        reason = self.reason.partition(": ")[2]
+        if self.operator in ("", "output"):
+            return "", "", reason
+        return self.operator, self.source or self.node, reason
+
+    def __str__(self) -> str:
+        operator, place, _ = self.cause
+        return f"{self.reason} ({operator} at {place})" if operator else self.reason
 
 
 @dataclass(frozen=True)

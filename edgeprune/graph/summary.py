@@ -40,11 +40,7 @@ class Summary:
 
     def frozen_by_operator(self) -> list[tuple[tuple[str, str, str], int]]:
         """Operator, source line and reason, with how many weight dimensions each froze."""
-        counts = Counter(
-            (f.operator, f.source or f.node or "the end", f.reason.partition(": ")[2])
-            for f in self.frozen
-        )
-        return counts.most_common()
+        return Counter(entry.cause for entry in self.frozen).most_common()
 
 
 def summarise(

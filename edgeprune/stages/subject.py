@@ -1,6 +1,8 @@
 """Capture the task's model and deal out its batches."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -9,6 +11,7 @@ from edgeprune.compression.calibration import Batch, Calibration, deal, furthest
 from edgeprune.errors import StructureError, TaskError
 from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.network import Network, analyse
+from edgeprune.graph.structure import Frozen
 from edgeprune.graph.weights import add_tensor, state_key
 from edgeprune.latency.measure import save_inputs
 from edgeprune.latency.signature import network_signature
@@ -19,6 +22,8 @@ from edgeprune.workspace import key_of
 # Samples that judge a candidate; those held back for the final fidelity are at least as many.
 _SCORE_SHARE = 0.3
 _LEAST_SCORE = 128
+# Obstacles that one line names.
+_MOST_NAMED = 3
 
 
 def make_subject(run: Run) -> Subject:
@@ -35,19 +40,35 @@ def make_subject(run: Run) -> Subject:
         examples = run.task.example_inputs()
         score = max(_LEAST_SCORE, int(_SCORE_SHARE * recipe.samples))
         calibration = deal(run.task.batches(), recipe.samples, score, recipe.held_back)
-        bar.advance(note="capturing")
-        sample = furthest_from(examples, calibration.fit)
-        captured = capture(model, examples, sample)
-        refuse_other_sizes(captured, sample)
-        bar.advance(note="finding structures")
-        network = analyse(captured)
-        bar.advance()
-    for note in captured.notes:
-        console.detail(note)
+        network = analysed(model, examples, calibration.fit, bar)
     if not network.structures:
         raise StructureError(nothing_prunable(network.frozen))
     inputs = save_inputs(as_arrays(examples), run.folder / "inputs.npz")
     return Subject(network, calibration, inputs, model_key(model, network), data_key(calibration))
+
+
+def analysed(
+    model: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    batches: Iterable[Batch],
+    bar: console.Progress,
+) -> Network:
+    """The captured network with its structures; batches say which of its sizes vary.
+
+    Raises:
+        CaptureError: The model cannot be exported.
+        TaskError: The batches have sizes at which it does not run.
+    """
+    bar.advance(note="capturing")
+    sample = furthest_from(examples, batches)
+    captured = capture(model, examples, sample)
+    refuse_other_sizes(captured, sample)
+    bar.advance(note="finding structures")
+    network = analyse(captured)
+    bar.advance()
+    for note in captured.notes:
+        console.detail(note)
+    return network
 
 
 def model_key(model: torch.nn.Module, network: Network) -> str:
@@ -89,8 +110,10 @@ def refuse_other_sizes(captured: Captured, batch: Batch | None) -> None:
         ) from error
 
 
-def nothing_prunable(frozen: object) -> str:
-    """One line on why nothing can be removed."""
-    first = next(iter(frozen), None) if isinstance(frozen, tuple) else None
-    why = f"; the first obstacle is {first.operator} at {first.source}" if first else ""
-    return f"nothing of this model can be removed{why}"
+def nothing_prunable(frozen: Sequence[Frozen]) -> str:
+    """One line on why nothing can be removed: the operators that froze most, then other causes."""
+    causes = [cause for cause, _ in Counter(entry.cause for entry in frozen).most_common()]
+    inside = [f"{operator} at {place} ({why})" for operator, place, why in causes if operator]
+    reasons = inside + [why for operator, _, why in causes if not operator]
+    found = "; ".join(reasons[:_MOST_NAMED]) or "it has no layer with weights"
+    return f"nothing of this model can be removed: {found}"
