@@ -224,6 +224,30 @@ def stacked_experts() -> Case:
 
 
 @case
+def experts_apart() -> Case:
+    """A mixture whose router stays: an expert that loses all of its units is gone."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.head = nn.Linear(4, 3), nn.Linear(4, 2)
+            self.experts = nn.ModuleList(
+                nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4)) for _ in range(3)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = self.gate(x).softmax(-1)
+            best, chosen = gate.topk(2)
+            weights = torch.zeros_like(gate).scatter(-1, chosen, best)
+            total = torch.zeros_like(x)
+            for number, expert in enumerate(self.experts):
+                total = total + weights[:, number : number + 1] * expert(x)
+            return self.head(total)
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
 def unknown_operator() -> Case:
     """A Fourier transform over features has no rule; what is behind it has."""
 
