@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
-from edgeprune.errors import CaptureError
+from edgeprune.errors import CaptureError, InputError
 from edgeprune.graph.functionalise import functionalise
-from edgeprune.graph.naming import annotate_sources, rename_nodes
+from edgeprune.graph.naming import annotate_sources, keep_onnx_names, rename_nodes
 from edgeprune.graph.ops import op_name
 
 _NO_EFFECT = ("dropout", "feature_dropout", "alias", "alpha_dropout")
@@ -53,8 +53,12 @@ def capture(
     exported graph reproduces the model at the example inputs; otherwise they are fixed at the
     example's sizes and a note says so.
 
+    A model with ``onnx_input_names`` and ``onnx_output_names`` gives its graph those names, with
+    which it is exported again.
+
     Raises:
         CaptureError: The model cannot be exported; the message names the operator or the line.
+        InputError: The model itself refuses its inputs.
     """
     example = tuple(example_inputs)
     _check_inputs(example)
@@ -79,6 +83,7 @@ def _capture(
     if module is None:
         module = _clean(_export(model, example, None))
     _record_hints(module, example)
+    keep_onnx_names(module.graph, model)
     return Captured(module, example, notes)
 
 
@@ -122,6 +127,8 @@ def _export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )
             return program.module(check_guards=False)
+    except InputError:
+        raise  # the model's own words
     except Exception as error:
         raise CaptureError(_explain(error)) from error
 
@@ -172,7 +179,7 @@ def _export_dynamic(
     """A graph with dynamic shapes, or None and why not."""
     try:
         module = _clean(_export(model, sample, varying))
-    except CaptureError as error:
+    except InputError as error:
         return None, f"export with dynamic shapes failed ({error})"
     try:
         with torch.no_grad():

@@ -36,6 +36,19 @@ def annotate_sources(graph: fx.Graph) -> None:
         node.meta["source"] = _source(node)
 
 
+def keep_onnx_names(graph: fx.Graph, model: nn.Module) -> None:
+    """Write the names of a model's inputs and outputs, where it has some, into their meta."""
+    inputs = getattr(model, "onnx_input_names", ())
+    outputs = getattr(model, "onnx_output_names", ())
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    result = next(node for node in graph.nodes if node.op == "output")
+    if len(inputs) == len(placeholders):
+        for node, name in zip(placeholders, inputs, strict=True):
+            node.meta["onnx_name"] = name
+    if len(outputs) == len(result.args[0]):
+        result.meta["onnx_names"] = tuple(outputs)
+
+
 def _module_path(node: Node) -> str:
     stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
     entries = list(stack.values())

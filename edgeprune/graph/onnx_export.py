@@ -28,8 +28,9 @@ def export_onnx(
     """Export at the static shapes of ``example_inputs``.
 
     ONNX nodes are named ``/<graph node>/<Op>``, so that a runtime's per-layer profile can be read
-    against the graph. Inputs are named like the graph's placeholders unless names are given,
-    outputs ``output_0``, ``output_1``, ...
+    against the graph. Inputs and outputs have the names of the ONNX file that the graph came from,
+    if it did; else inputs are named like the graph's placeholders, outputs ``output_0``, ...;
+    ``input_names`` goes before both.
 
     Raises:
         InputError: An operator has no ONNX form; the message names it.
@@ -37,9 +38,8 @@ def export_onnx(
     """
     static = _with_static_numbers(module, tuple(example_inputs))
     scoped = _with_scopes(static)
-    names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
-    results = next(n for n in module.graph.nodes if n.op == "output").args[0]
-    outputs = [f"output_{i}" for i in range(len(results))]
+    names = list(input_names or _input_names(module.graph))
+    outputs = _output_names(module.graph)
     with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -56,6 +56,17 @@ def export_onnx(
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             cause = next((x.strip() for x in str(error).splitlines() if x.strip()), "unknown")
             raise InputError(f"the model cannot be written as ONNX: {cause}") from error
+
+
+def _input_names(graph: fx.Graph) -> list[str]:
+    nodes = (node for node in graph.nodes if node.op == "placeholder")
+    return [node.meta.get("onnx_name", node.name) for node in nodes]
+
+
+def _output_names(graph: fx.Graph) -> list[str]:
+    result = next(node for node in graph.nodes if node.op == "output")
+    known: Sequence[str] = result.meta.get("onnx_names", ())
+    return list(known) or [f"output_{i}" for i in range(len(result.args[0]))]
 
 
 class _Operator(nn.Module):

@@ -1,0 +1,81 @@
+"""Loading an ONNX file as a module."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune import console
+from edgeprune.errors import InputError
+from edgeprune.onnx_import import operators  # registers what runs the nodes
+from edgeprune.onnx_import.activations import recognise_activations
+from edgeprune.onnx_import.assembly import assemble
+from edgeprune.onnx_import.layers import recognise_layers
+from edgeprune.onnx_import.model import InputSpec, OnnxModel
+from edgeprune.onnx_import.parsing import GraphParser
+from edgeprune.onnx_import.reading import check, opsets, read_file, with_functions_inlined
+from edgeprune.onnx_import.types import rounded_name, torch_type
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["load_onnx", "module_of", "operators"]
+
+
+def load_onnx(path: Path | str) -> OnnxModel:
+    """An ONNX file of any framework as a module in eval mode, with its weights as parameters.
+
+    All floating types become float32. What the model computes of shapes is computed anew for
+    each input, so a batch or sequence that the file leaves open stays open.
+
+    Raises:
+        InputError: The file is missing, damaged, or needs files outside its folder; or it holds an
+            operator that cannot be captured, which the line names with its node.
+        UnavailableError: The package onnx is not installed.
+    """
+    path = Path(path).expanduser()
+    proto = read_file(path)
+    model = _build(proto, path)
+    for note in model.notes:
+        console.message(f"{path.name}: {note}")
+    return model
+
+
+def module_of(proto: "onnx.ModelProto") -> OnnxModel:
+    """The module of a model in memory; like :func:`load_onnx`.
+
+    Raises:
+        InputError: As for a file.
+    """
+    return _build(with_functions_inlined(proto), None)
+
+
+def _build(proto: "onnx.ModelProto", path: Path | None) -> OnnxModel:
+    parser = GraphParser(opsets(proto))
+    graph = parser.parse(proto.graph, {})
+    check(proto, path)
+    recognise_layers(graph)
+    recognise_activations(graph)
+    declared = {value.name: value for value in proto.graph.input}
+    inputs = [_input_spec(declared[name], parser.rounded) for name in graph.inputs]
+    notes = [f"{name} is read as float32" for name in sorted(parser.rounded)]
+    return assemble(graph, inputs, graph.outputs, notes)
+
+
+def _input_spec(value: "onnx.ValueInfoProto", rounded: set[str]) -> InputSpec:
+    kind = value.type.tensor_type
+    dtype = torch_type(kind.elem_type)
+    if not value.type.HasField("tensor_type") or dtype is None:
+        raise InputError(f"input '{value.name}' is no tensor of numbers; only those can be pruned")
+    name = rounded_name(kind.elem_type)
+    if name is not None:
+        rounded.add(name)
+    shape = None
+    if kind.HasField("shape"):
+        shape = tuple(_size(d) for d in kind.shape.dim)
+    return InputSpec(value.name, shape, dtype)
+
+
+
+def _size(dim: "onnx.TensorShapeProto.Dimension") -> int | str | None:
+    if dim.HasField("dim_value") and dim.dim_value > 0:
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
