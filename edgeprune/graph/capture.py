@@ -266,7 +266,7 @@ def _output_leaves(result: Any) -> tuple[Node, ...]:
 
 
 def _simplify(graph: fx.Graph, node: Node) -> None:
-    """Remove assertions and operators that do nothing at inference."""
+    """Remove assertions and what does nothing at inference; one name for what does the same."""
     name = op_name(node)
     if name.startswith(("_assert", "sym_constrain")):
         graph.erase_node(node)
@@ -275,6 +275,8 @@ def _simplify(graph: fx.Graph, node: Node) -> None:
         assert isinstance(source, Node)
         node.replace_all_uses_with(source)
         graph.erase_node(node)
+    elif name == "lift_fresh_copy":
+        node.target = torch.ops.aten.clone.default  # the same, and exporters know it
     elif callable(node.target) and getattr(node.target, "__name__", "") == "getitem":
         node.target = operator.getitem
 

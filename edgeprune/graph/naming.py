@@ -56,8 +56,10 @@ def _module_path(node: Node) -> str:
 
 
 def _source(node: Node) -> str:
-    """The innermost line outside torch, as ``file.py:123``."""
+    """The innermost line outside torch, as ``file.py:123``; a node of an ONNX file has none."""
     best = ""
+    if "/onnx_import/" in (node.meta.get("stack_trace") or "").replace("\\", "/"):
+        return best
     for match in _FRAME.finditer(node.meta.get("stack_trace") or ""):
         if "/torch/" not in match["file"].replace("\\", "/"):
             best = f"{PurePath(match['file']).name}:{match['line']}"

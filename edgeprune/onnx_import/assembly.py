@@ -32,7 +32,7 @@ class _Assembly:
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
         self._names = Names(model, OnnxOperator)
-        self._stored: dict[tuple[int, bool], Stored] = {}
+        self._stored: dict[tuple[int, bool, str], Stored] = {}
 
     def program(self, graph: OnnxGraph) -> Program:
         steps = tuple(self._step(graph, node) for node in graph.nodes)
@@ -46,7 +46,7 @@ class _Assembly:
             sources = tuple(self._plain(graph, name) for name in node.inputs)
             return Step(node, "", sources, inner)
         operator = find_operator(node)
-        scope = self._names.scope(node.name, node.op_type)
+        scope = node.scope or node.name
         inputs: list[Source] = []
         for slot, name in enumerate(node.inputs):
             constant = graph.constants.get(name)
@@ -66,10 +66,12 @@ class _Assembly:
         return name or None
 
     def _store(self, constant: Constant, operator: Operator, slot: int, scope: str) -> Stored:
-        """The constant as a parameter, or as a buffer; each once, whoever reads it."""
+        """The constant as a parameter or buffer; a vector for each node that reads it, others once."""
         learned = constant.floating and slot not in operator.buffers
         learned = learned and (constant.learned or slot in operator.weights)
-        key = (id(constant), learned)
+        # Exporters merge equal vectors of layers that have nothing to do with each other.
+        reader = "" if constant.array.ndim > 1 else scope
+        key = (id(constant), learned, reader)
         if key not in self._stored:
             path = self._names.tensor(constant.name, scope, slot)
             tensor = constant.value.as_tensor()

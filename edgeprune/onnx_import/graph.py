@@ -18,7 +18,7 @@ class OnnxNode:
         inputs: Names; empty where an optional one is left out.
         attributes: Plain Python values, arrays, or graphs of branches.
         opset: Version of its domain's operators.
-        label: How messages call it.
+        scope: The module of the framework that it belongs to, as far as the file tells.
     """
 
     op_type: str
@@ -28,6 +28,7 @@ class OnnxNode:
     outputs: list[str]
     attributes: dict[str, Any]
     opset: int
+    scope: str = ""
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ vector behind it are one linear layer, and a convolution takes the vector as its
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from edgeprune.onnx_import.graph import Constant, OnnxGraph, OnnxNode, branches, remove_dead_nodes
 from edgeprune.onnx_import.host import Host
@@ -35,7 +36,7 @@ def _matmul(graph: OnnxGraph, node: OnnxNode) -> None:
     matrix = graph.constants.get(right)
     if matrix is None or matrix.array.ndim != 2 or left in graph.constants or not matrix.floating:
         return
-    _become_linear(node, [left, _transposed(graph, matrix).name])
+    _become_linear(node, [left, _transposed(graph, right)])
 
 
 def _gemm(graph: OnnxGraph, node: OnnxNode) -> None:
@@ -46,10 +47,10 @@ def _gemm(graph: OnnxGraph, node: OnnxNode) -> None:
     if matrix is None or not matrix.floating or left in graph.constants or not plain:
         return
     if not given.get("transB", 0):
-        matrix = _transposed(graph, matrix)
-    inputs = [left, matrix.name]
+        right = _transposed(graph, right)
+    inputs = [left, right]
     if len(node.inputs) > 2 and node.inputs[2]:
-        bias = _vector(graph, node.inputs[2], len(matrix.array))
+        bias = _vector(graph, node.inputs[2], len(graph.constants[right].array))
         if bias is None:
             return
         inputs.append(bias)
@@ -60,39 +61,35 @@ def _become_linear(node: OnnxNode, inputs: list[str]) -> None:
     node.op_type, node.domain, node.inputs, node.attributes = "Linear", OWN, inputs, {}
 
 
-def _transposed(graph: OnnxGraph, matrix: Constant) -> Constant:
-    """The transpose of a stored matrix, which may be what the file itself stores."""
-    source = graph.constants.get(matrix.transpose_of or "")
-    if source is not None:
-        return source
-    name = f"{matrix.name}:transposed"
-    for known in graph.constants.values():
-        if known.transpose_of == matrix.name:
-            return known
-    array = np.ascontiguousarray(matrix.array.T)
-    made = Constant(matrix.name, Host(array, matrix.value.dtype), matrix.learned)
-    made.name = graph_name = name
-    graph.constants[graph_name] = made
-    return made
+def _transposed(graph: OnnxGraph, name: str) -> str:
+    """The key of a stored matrix's transpose, which may be what the file itself stores."""
+    matrix = graph.constants[name]
+    if matrix.transpose_of in graph.constants:
+        return matrix.transpose_of
+    key = f"{matrix.name}:transposed"
+    if key not in graph.constants:
+        array = np.ascontiguousarray(matrix.array.T)
+        graph.constants[key] = Constant(matrix.name, Host(array, torch.float32), matrix.learned)
+    return key
 
 
 def _vector(graph: OnnxGraph, name: str, size: int) -> str | None:
-    """A stored value of that many numbers along its last dimension, as a vector; or None."""
+    """The key of a stored value of that many numbers along its last dimension, as a vector."""
     constant = graph.constants.get(name)
     if constant is None or not constant.floating:
         return None
     array = constant.array
     if array.size != size or (array.ndim and array.shape[-1] != size):
         return None
-    if array.ndim == 1:
-        return name
-    return _stored_as(graph, constant, array.reshape(size))
+    return name if array.ndim == 1 else _as_vector(graph, constant)
 
 
-def _stored_as(graph: OnnxGraph, constant: Constant, array: "np.ndarray") -> str:
-    name = f"{constant.name}:vector"
-    graph.constants[name] = Constant(name, Host(array, constant.value.dtype), constant.learned)
-    return name
+def _as_vector(graph: OnnxGraph, constant: Constant) -> str:
+    """The key of the same numbers in one dimension."""
+    key = f"{constant.name}:vector"
+    value = Host(constant.array.reshape(-1), torch.float32)
+    graph.constants[key] = Constant(constant.name, value, constant.learned)
+    return key
 
 
 def _take_bias(graph: OnnxGraph, node: OnnxNode) -> None:
@@ -123,7 +120,7 @@ def _bias(graph: OnnxGraph, node: OnnxNode, name: str, size: int) -> str | None:
     space = graph.constants[node.inputs[1]].array.ndim - 2
     if array.shape not in ((size, *[1] * space), (1, size, *[1] * space)):
         return None
-    return _stored_as(graph, constant, array.reshape(size))
+    return _as_vector(graph, constant)
 
 
 def _recurrent(graph: OnnxGraph, node: OnnxNode) -> None:

@@ -13,6 +13,7 @@ from edgeprune.onnx_import.evaluation import evaluate
 from edgeprune.onnx_import.graph import OnnxNode
 from edgeprune.onnx_import.host import Host
 from edgeprune.onnx_import.registry import Operator, Value
+from edgeprune.onnx_import.types import as_type
 
 Values = dict[str, Value]
 
@@ -160,7 +161,7 @@ class OnnxModel(nn.Module):
             if not spec.accepts(value):
                 given = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
                 raise InputError(f"input {spec} was given {given}; change the example inputs")
-            values[spec.name] = value.to(spec.dtype)
+            values[spec.name] = as_type(value, spec.dtype)
         results = self._run(self._program, values)
         return tuple(_as_tensor(value) for value in results)
 

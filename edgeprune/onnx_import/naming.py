@@ -18,10 +18,10 @@ class Names:
         self._tensors: set[str] = set()
         self._owned: set[str] = set()
 
-    def tensor(self, name: str, node_path: str, slot: int) -> str:
-        """The path of a parameter or buffer of this name, first read by that node."""
+    def tensor(self, name: str, scope: str, slot: int) -> str:
+        """The path of a parameter or buffer of this name, first read by a node of that module."""
         if _ANONYMOUS.match(name):
-            name = f"{node_path}.{_SLOTS.get(slot, f'constant_{slot}')}"
+            name = f"{scope}.{_SLOTS.get(slot, f'constant_{slot}')}"
         path = self._free(self._path(name))
         self._tensors.add(path)
         self._add_parents(path)
@@ -36,12 +36,6 @@ class Names:
         self._modules.add(parent)
         self._add_parents(parent)
         return parent
-
-    def scope(self, name: str, op_type: str) -> str:
-        """A node's name without the operator's, as exporters append it: ``/fc/MatMul`` is fc."""
-        path = self._path(name)
-        head, _, last = path.rpartition(".")
-        return head if head and re.fullmatch(rf"{op_type}(_\d+)?", last) else path
 
     def _path(self, name: str) -> str:
         name = re.sub(r":0$", "", name)

@@ -1,5 +1,6 @@
 """From ONNX's own records to a graph, computing at once what depends on constants only."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from edgeprune.onnx_import.types import as_array, rounded_name, torch_type
 
 if TYPE_CHECKING:
     import onnx
+
+_NOTED_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class GraphParser:
@@ -129,7 +132,7 @@ class GraphParser:
         name = record.name or f"{record.op_type}_{self._count}"
         inputs, outputs = list(record.input), list(record.output)
         opset = self._opsets.get(domain, 1)
-        node = OnnxNode(record.op_type, domain, name, inputs, outputs, {}, opset)
+        node = OnnxNode(record.op_type, domain, name, inputs, outputs, {}, opset, _scope(record))
         if record.op_type != "If":
             find_operator(node)
         node.attributes = {a.name: self._attribute(graph, a) for a in record.attribute}
@@ -148,6 +151,17 @@ class GraphParser:
         if isinstance(value, list | tuple) or attribute.type > onnx.AttributeProto.GRAPH:
             return [item.decode() if isinstance(item, bytes) else item for item in value]
         return value
+
+
+def _scope(record: "onnx.NodeProto") -> str:
+    """The module that a node belongs to: as torch's exporter notes it, or what its name begins
+    with, as in ``/encoder/fc/MatMul``."""
+    noted = {entry.key: entry.value for entry in record.metadata_props}.get(_NOTED_SCOPES, "")
+    modules = re.findall(r"'([^']*)'", noted)[:-1]
+    if any(modules):
+        return str(modules[-1])
+    head, _, last = record.name.rpartition("/")
+    return head if re.fullmatch(rf"{record.op_type}(_\d+)?", last) else record.name
 
 
 def _is_transpose(node: OnnxNode) -> bool:

@@ -49,6 +49,11 @@ def numpy_type(dtype: torch.dtype) -> Any:
     return _NUMPY.get(dtype, np.float32)
 
 
+def as_type(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a type; itself, without a trace in a captured graph, where it has it."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def as_array(tensor: "onnx.TensorProto") -> npt.NDArray[Any] | None:
     """The values of an ONNX tensor, floats as float32; None where torch has no such type."""
     from onnx import numpy_helper

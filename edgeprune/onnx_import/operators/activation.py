@@ -102,7 +102,7 @@ def shrink(c: Call) -> Tensor:
     """Zero around zero, moved by a bias elsewhere."""
     x, edge, bias = c.tensor(0), c.attribute("lambd", 0.5), c.attribute("bias", 0.0)
     zeros = torch.zeros_like(x)
-    return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zeros)).to(x.dtype)
+    return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zeros))
 
 
 @operator("Softmax")

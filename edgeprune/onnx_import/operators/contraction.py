@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeprune.onnx_import.registry import MICROSOFT, OWN, Call, operator
+from edgeprune.onnx_import.types import as_type
 
 
 @operator("Linear", domain=OWN, weights=(1, 2))
@@ -27,11 +28,11 @@ def gemm(c: Call) -> Tensor:
     b = b.t() if c.attribute("transB", 0) else b
     product = torch.matmul(a, b)
     alpha, beta = c.attribute("alpha", 1.0), c.attribute("beta", 1.0)
-    product = product if alpha == 1.0 else (product * alpha).to(product.dtype)
+    product = product if alpha == 1.0 else as_type(product * alpha, product.dtype)
     if not c.has(2):
         return product
     added = c.tensor(2)
-    return product + (added if beta == 1.0 else (added * beta).to(added.dtype))
+    return product + (added if beta == 1.0 else as_type(added * beta, added.dtype))
 
 
 @operator("Einsum", weights=(0, 1))

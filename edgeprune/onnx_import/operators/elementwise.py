@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edgeprune.onnx_import.host import Host
 from edgeprune.onnx_import.registry import Call, operator
+from edgeprune.onnx_import.types import as_type
 
 Binary = Callable[[Any, Any], Any]
 
@@ -24,16 +25,16 @@ def operands(c: Call, first: int = 0, second: int = 1) -> tuple[Any, Any]:
 
 
 def _alike(value: Any, like: Tensor) -> Any:
-    return value.to(like.dtype) if isinstance(value, Tensor) else value
+    return as_type(value, like.dtype) if isinstance(value, Tensor) else value
 
 
 def _tensors(c: Call) -> tuple[Tensor, Tensor]:
-    """Both operands as tensors, for functions that take no numbers."""
+    """Both operands, which are whole or truth values, as tensors for functions of tensors."""
     a, b = operands(c)
     if not isinstance(a, Tensor):
-        a = torch.full((), a, dtype=b.dtype)
+        a = torch.full((), int(a), dtype=b.dtype)
     if not isinstance(b, Tensor):
-        b = torch.full((), b, dtype=a.dtype)
+        b = torch.full((), int(b), dtype=a.dtype)
     return a, b
 
 
@@ -74,7 +75,7 @@ def power(c: Call) -> Tensor:
     base = c.tensor(0)
     exponent = c.operand(1, base.dim())
     result: Tensor = torch.pow(base, exponent)
-    return result.to(base.dtype)
+    return as_type(result, base.dtype)
 
 
 @operator("Mod", entrywise=True)

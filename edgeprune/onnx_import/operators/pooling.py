@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgeprune.onnx_import.operators.padding import Window, window
 from edgeprune.onnx_import.registry import Call, operator
+from edgeprune.onnx_import.types import as_type
 
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -29,10 +30,10 @@ def max_pool(c: Call) -> Any:
     made = function(floating, w.kernel, w.stride, padding, w.dilation, up,
                     len(c.node.outputs) > 1)  # fmt: skip
     if len(c.node.outputs) < 2:
-        return made.to(x.dtype)
+        return as_type(made, x.dtype)
     if padding != w.begin:
         c.fail("gives indices with padding unlike at both ends; export the model without them")
-    return made[0].to(x.dtype), _indices(c, made[1], x)
+    return as_type(made[0], x.dtype), _indices(c, made[1], x)
 
 
 def _padded(x: Tensor, w: Window, up: bool) -> Tensor:

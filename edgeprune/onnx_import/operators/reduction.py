@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.onnx_import.registry import Call, operator
+from edgeprune.onnx_import.types import as_type
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -18,7 +19,7 @@ def _reduction(name: str, function: Reduction) -> None:
         dims = _dims(c, x)
         if dims is None:
             return x
-        return function(x, dims, bool(c.attribute("keepdims", 1))).to(x.dtype)
+        return as_type(function(x, dims, bool(c.attribute("keepdims", 1))), x.dtype)
 
 
 def _dims(c: Call, x: Tensor) -> list[int] | None:

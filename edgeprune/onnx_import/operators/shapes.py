@@ -35,7 +35,8 @@ def _fill(c: Call) -> tuple[float | int | bool, torch.dtype]:
 def constant_of_shape(c: Call) -> Tensor:
     """One number everywhere."""
     value, dtype = _fill(c)
-    return torch.full(c.numbers(0, "shape"), value, dtype=dtype)
+    number = int(value) if dtype == torch.bool else value  # what exporters can write again
+    return torch.full(c.numbers(0, "shape"), number, dtype=dtype)
 
 
 @host_operator("ConstantOfShape", symbolic=())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edgeprune.onnx_import.host import Host
 from edgeprune.onnx_import.registry import Call, operator
-from edgeprune.onnx_import.types import torch_type
+from edgeprune.onnx_import.types import as_type, torch_type
 
 _DIRECT: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
@@ -70,18 +70,14 @@ def cast(c: Call) -> Tensor:
     dtype = torch_type(int(c.attribute("to")))
     if dtype is None:
         c.fail("casts to a type that cannot be pruned; give the float32 model")
-    return _to(c.tensor(0), dtype)
+    return as_type(c.tensor(0), dtype)
 
 
 @operator("CastLike")
 def cast_like(c: Call) -> Tensor:
     """To the type of the second operand."""
     other = c.value(1)
-    return _to(c.tensor(0), other.dtype)
-
-
-def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == dtype else x.to(dtype)
+    return as_type(c.tensor(0), other.dtype)
 
 
 @operator("Clip", host=(1, 2))
@@ -101,7 +97,7 @@ def _bound(c: Call, index: int, name: str, x: Tensor) -> Any:
     value = c.value(index)
     if isinstance(value, Host):
         return value.numbers()[0]
-    return value.to(x.dtype)
+    return as_type(value, x.dtype)
 
 
 @operator("IsInf")
