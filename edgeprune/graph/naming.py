@@ -26,6 +26,8 @@ _RESERVED = {
     "weights",
 }
 _RESERVED |= {*dir(builtins), *keyword.kwlist, *dir(nn.Module()), *dir(fx.GraphModule)}
+# What torch writes for nodes of a graph module that tells no modules.
+_NO_MODULE = "empty_nn_module_stack_from_metadata_hook"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -50,9 +52,13 @@ def keep_onnx_names(graph: fx.Graph, model: nn.Module) -> None:
 
 
 def _module_path(node: Node) -> str:
+    """The innermost module; in a graph that was read without its modules, the one whose parameters
+    are read."""
     stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    entries = list(stack.values())
-    return str(entries[-1][0]) if entries else ""
+    paths = [str(entry[0]) for key, entry in stack.items() if key != _NO_MODULE]
+    if paths and paths[-1]:
+        return paths[-1]
+    return next((owner for owner in _owners(node) if owner), "")
 
 
 def _source(node: Node) -> str:
@@ -95,11 +101,12 @@ def _base_name(node: Node) -> str:
     path, operator_name = node.meta["module_path"], op_name(node)
     if not path:
         return operator_name
-    owns = any(
-        i.op == "get_attr" and str(i.target).rpartition(".")[0] == path
-        for i in node.all_input_nodes
-    )
-    return str(path) if owns else f"{path}_{operator_name}"
+    return str(path) if path in _owners(node) else f"{path}_{operator_name}"
+
+
+def _owners(node: Node) -> list[str]:
+    """Paths of the modules whose parameters an operator reads."""
+    return [str(i.target).rpartition(".")[0] for i in node.all_input_nodes if i.op == "get_attr"]
 
 
 def _identifier(text: str) -> str:

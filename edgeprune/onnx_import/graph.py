@@ -41,10 +41,10 @@ class Constant:
     """A value that depends on no input.
 
     Attributes:
-        name: As the file calls it, or the value that it was computed for.
+        name: What to call it: as the file does, or like the weight that it is a view of.
         value: The numbers.
         learned: Whether it comes from what the file stores as weights.
-        transpose_of: The name of the matrix that it is the transpose of, where it is one.
+        transpose_of: The value that it is the transpose of, where it is one of a matrix.
     """
 
     name: str

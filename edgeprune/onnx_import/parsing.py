@@ -17,6 +17,8 @@ from edgeprune.onnx_import.types import as_array, rounded_name, torch_type
 if TYPE_CHECKING:
     import onnx
 
+# What they make of a weight is still that weight.
+_VIEWS = frozenset({"Cast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _NOTED_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -95,10 +97,11 @@ class GraphParser:
             if not name or result is None:
                 continue
             made = _as_host(result)
-            transposed = sources[0].name if _is_transpose(node) and sources[0] else None
-            graph.constants[name] = Constant(
-                name, made, learned and made.dtype == torch.float32, transposed
-            )
+            first = sources[0] if sources else None
+            own_name = first.name if first is not None and node.op_type in _VIEWS else name
+            transposed = node.inputs[0] if _is_transpose(node) else None
+            learned = learned and made.dtype == torch.float32
+            graph.constants[name] = Constant(own_name, made, learned, transposed)
 
     def _store(self, graph: OnnxGraph, record: "onnx.NodeProto") -> None:
         (name,), attribute = record.output, record.attribute[0]
