@@ -10,6 +10,8 @@ _LAZY: dict[str, str] = {
     "compress": "edgeprune.api",
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
+    "load_onnx": "edgeprune.onnx_import",
+    "load_pt2": "edgeprune.pt2_import",
     "openvino_extension": "edgeprune.kernels.extension",
 }
 

@@ -5,7 +5,7 @@ numbers: where it gives what a known activation gives, it is that activation. Ru
 kernels run those in one pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ _ENTRYWISE = frozenset({
     "Add", "Sub", "Mul", "Div", "Pow", "Erf", "Tanh", "Sigmoid", "Softplus", "Exp", "Log", "Clip",
     "Relu", "HardSigmoid", "Identity", "Neg", "Sqrt",
 })  # fmt: skip
-_KNOWN = {
+_KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "Gelu": F.gelu,
     "TanhGelu": lambda x: F.gelu(x, approximate="tanh"),
     "Silu": F.silu,

@@ -1,5 +1,6 @@
 """From a finished graph to the module: paths, parameters and the order of execution."""
 
+import numpy as np
 from torch import nn
 
 from edgeprune.graph.modules import attach
@@ -66,9 +67,10 @@ class _Assembly:
         return name or None
 
     def _store(self, constant: Constant, operator: Operator, slot: int, scope: str) -> Stored:
-        """The constant as a parameter or buffer; a vector for each node that reads it, others once."""
+        """The constant as a parameter or buffer; a vector once for each node that reads it."""
         learned = constant.floating and slot not in operator.buffers
         learned = learned and (constant.learned or slot in operator.weights)
+        learned = learned and bool(np.isfinite(constant.array).all())  # or it is a mask
         # Exporters merge equal vectors of layers that have nothing to do with each other.
         reader = "" if constant.array.ndim > 1 else scope
         key = (id(constant), learned, reader)

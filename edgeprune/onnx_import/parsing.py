@@ -11,6 +11,7 @@ from edgeprune.errors import InputError
 from edgeprune.onnx_import.evaluation import evaluate
 from edgeprune.onnx_import.graph import Constant, OnnxGraph, OnnxNode, branches, remove_dead_nodes
 from edgeprune.onnx_import.host import Host
+from edgeprune.onnx_import.reading import NodeChecker
 from edgeprune.onnx_import.registry import Operator, find_operator
 from edgeprune.onnx_import.types import as_array, rounded_name, torch_type
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # What they make of a weight is still that weight.
 _VIEWS = frozenset({"Cast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_NOTHING: frozenset[str] = frozenset()
 _NOTED_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -29,13 +31,16 @@ class GraphParser:
         rounded: Names of floating types that the file holds and that are read as float32.
     """
 
-    def __init__(self, opsets: dict[str, int]) -> None:
+    def __init__(self, opsets: dict[str, int], checker: NodeChecker) -> None:
         self.rounded: set[str] = set()
         self._opsets = opsets
+        self._checker = checker
         self._count = 0
 
-    def parse(self, proto: "onnx.GraphProto", outer: dict[str, Constant]) -> OnnxGraph:
-        """The graph, given the constants of those around it.
+    def parse(
+        self, proto: "onnx.GraphProto", outer: dict[str, Constant], above: frozenset[str] = _NOTHING
+    ) -> OnnxGraph:
+        """The graph, given the constants and the names of other values of those around it.
 
         Raises:
             InputError: An operator or a type that cannot be used; the line names its node.
@@ -49,18 +54,23 @@ class GraphParser:
         stored = {tensor.name for tensor in proto.initializer}
         inputs = [value.name for value in proto.input if value.name not in stored]
         graph = OnnxGraph(inputs, [value.name for value in proto.output], [], constants)
-        self._add_nodes(graph, proto)
+        self._add_nodes(graph, proto, {*above, *inputs})
         remove_dead_nodes(graph)
         return graph
 
-    def _add_nodes(self, graph: OnnxGraph, proto: "onnx.GraphProto") -> None:
+    def _add_nodes(self, graph: OnnxGraph, proto: "onnx.GraphProto", made: set[str]) -> None:
+        """Add nodes to a graph in which these values are there already."""
         for record in proto.node:
             if record.op_type == "Constant" and record.domain in ("", "ai.onnx"):
                 self._store(graph, record)
-            elif not self._inline_branch(graph, record):
-                self._add(graph, self._node(graph, record))
+            elif not self._inline_branch(graph, record, made):
+                self._add(graph, self._node(graph, record, made))
+            made.update(record.output)
+        for value in proto.output:
+            if value.name not in made and value.name not in graph.constants:
+                raise InputError(f"nothing makes the output '{value.name}'; export the model again")
 
-    def _inline_branch(self, graph: OnnxGraph, record: "onnx.NodeProto") -> bool:
+    def _inline_branch(self, graph: OnnxGraph, record: "onnx.NodeProto", made: set[str]) -> bool:
         """Put the chosen branch of an If on a constant in its place."""
         condition = graph.constants.get(record.input[0]) if record.op_type == "If" else None
         if condition is None:
@@ -69,7 +79,7 @@ class GraphParser:
         branch = next(a.g for a in record.attribute if a.name == name)
         for tensor in branch.initializer:
             graph.constants[tensor.name] = self._constant(tensor.name, tensor, learned=True)
-        self._add_nodes(graph, branch)
+        self._add_nodes(graph, branch, made)
         for inner, outer in zip(branch.output, record.output):
             source = [inner.name]
             node = OnnxNode("Identity", "", f"{record.name}_{outer}", source, [outer], {}, 13)
@@ -128,7 +138,7 @@ class GraphParser:
             self.rounded.add(rounded)
         return Constant(name, Host(array, dtype), learned and dtype == torch.float32)
 
-    def _node(self, graph: OnnxGraph, record: "onnx.NodeProto") -> OnnxNode:
+    def _node(self, graph: OnnxGraph, record: "onnx.NodeProto", made: set[str]) -> OnnxNode:
         """The node, once its operator is known; a choice between branches has none."""
         self._count += 1
         domain = "" if record.domain == "ai.onnx" else record.domain
@@ -136,16 +146,23 @@ class GraphParser:
         inputs, outputs = list(record.input), list(record.output)
         opset = self._opsets.get(domain, 1)
         node = OnnxNode(record.op_type, domain, name, inputs, outputs, {}, opset, _scope(record))
+        for source in inputs:
+            if source and source not in made and source not in graph.constants:
+                raise InputError(f"{node.label} reads '{source}', which nothing makes before it")
         if record.op_type != "If":
             find_operator(node)
-        node.attributes = {a.name: self._attribute(graph, a) for a in record.attribute}
+            self._checker.check(record, name)
+        above = frozenset(made)
+        node.attributes = {a.name: self._attribute(graph, a, above) for a in record.attribute}
         return node
 
-    def _attribute(self, graph: OnnxGraph, attribute: "onnx.AttributeProto") -> Any:
+    def _attribute(
+        self, graph: OnnxGraph, attribute: "onnx.AttributeProto", above: frozenset[str] = _NOTHING
+    ) -> Any:
         import onnx
 
         if attribute.type == onnx.AttributeProto.GRAPH:
-            return self.parse(attribute.g, graph.constants)
+            return self.parse(attribute.g, graph.constants, above)
         if attribute.type == onnx.AttributeProto.TENSOR:
             return self._constant(attribute.name, attribute.t, learned=False).value
         value = onnx.helper.get_attribute_value(attribute)
@@ -164,7 +181,8 @@ def _scope(record: "onnx.NodeProto") -> str:
     if any(modules):
         return str(modules[-1])
     head, _, last = record.name.rpartition("/")
-    return head if re.fullmatch(rf"{record.op_type}(_\d+)?", last) else record.name
+    ends_with_operator = re.fullmatch(rf"{record.op_type}(_\d+)?", last)
+    return str(head if ends_with_operator else record.name)
 
 
 def _is_transpose(node: OnnxNode) -> bool:

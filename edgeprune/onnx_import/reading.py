@@ -13,17 +13,15 @@ _DOMAINS = ("", "ai.onnx")
 
 
 def read_file(path: Path) -> "onnx.ModelProto":
-    """The model of a file with its external data.
+    """The model of a file, without the weights that stand in other files.
 
     Raises:
-        InputError: Not there, no ONNX file or a damaged one, weights that are missing or lie
-            outside the file's folder, or operators of an unknown version.
+        InputError: Not there, no ONNX file or a damaged one.
         UnavailableError: The package onnx is not installed.
     """
     try:
         import onnx
         from google.protobuf.message import DecodeError
-        from onnx.checker import ValidationError
     except ImportError as error:
         raise UnavailableError(
             "reading ONNX files needs onnx; run pip install 'edgeprune[openvino]'"
@@ -36,6 +34,18 @@ def read_file(path: Path) -> "onnx.ModelProto":
         raise InputError(f"{path} is damaged or no ONNX file; export the model again") from error
     if not model.graph.node or not model.graph.output:
         raise InputError(f"{path} holds no ONNX graph; export the model again")
+    return model
+
+
+def add_external_weights(model: "onnx.ModelProto", path: Path) -> None:
+    """Read the weights that stand in files beside the model's, in place.
+
+    Raises:
+        InputError: One is missing, damaged, or lies outside the folder of the model's file.
+    """
+    import onnx
+    from onnx.checker import ValidationError
+
     try:
         onnx.load_external_data_for_model(model, str(path.resolve().parent))
     except (ValidationError, ValueError, OSError) as error:
@@ -43,11 +53,14 @@ def read_file(path: Path) -> "onnx.ModelProto":
             f"{path}: its external weights cannot be read ({_first_line(error)}); keep them in "
             "the folder of the file, or save it with all weights inside"
         ) from error
-    return with_functions_inlined(model)
 
 
 def with_functions_inlined(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The model without functions of its own, and of a version that is known."""
+    """The model without functions of its own, of a version that is known.
+
+    Raises:
+        InputError: Its operators are older or newer.
+    """
     import onnx
     from onnx import inliner
 
@@ -55,7 +68,7 @@ def with_functions_inlined(model: "onnx.ModelProto") -> "onnx.ModelProto":
         if entry.domain in _DOMAINS and entry.version < _OLDEST_OPSET:
             raise InputError(
                 f"the model uses opset {entry.version}, the oldest that is read is "
-                f"{_OLDEST_OPSET}; convert it with onnx.version_converter.convert_version(model, 17)"
+                f"{_OLDEST_OPSET}; run onnx.version_converter.convert_version(model, 17) on it"
             )
         newest = onnx.defs.onnx_opset_version()
         if entry.domain in _DOMAINS and entry.version > newest:
@@ -69,21 +82,34 @@ def with_functions_inlined(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return inlined
 
 
-def check(model: "onnx.ModelProto", path: Path | None = None) -> None:
-    """ONNX's own check of the model's form, once its operators are known.
+class NodeChecker:
+    """ONNX's own check of single nodes.
 
-    Raises:
-        InputError: The model breaks the format.
+    That of whole models refuses files that every runtime reads, such as those whose outputs have
+    no declared shape.
     """
-    from onnx import checker
 
-    try:
-        checker.check_model(model if path is None else str(path))
-    except checker.ValidationError as error:
-        place = "the model" if path is None else str(path)
-        raise InputError(
-            f"{place} is no valid ONNX model: {_first_line(error)}; export it again"
-        ) from error
+    def __init__(self, model: "onnx.ModelProto") -> None:
+        from onnx import checker
+
+        self._checker = checker
+        self._context = checker.C.CheckerContext()
+        self._context.ir_version = model.ir_version
+        self._context.opset_imports = {entry.domain: entry.version for entry in model.opset_import}
+
+    def check(self, record: "onnx.NodeProto", name: str) -> None:
+        """Inputs, outputs and attributes are those of the operator.
+
+        Raises:
+            InputError: They are not.
+        """
+        try:
+            self._checker.check_node(record, self._context)
+        except self._checker.ValidationError as error:
+            raise InputError(
+                f"node '{name}' ({record.op_type}) is no valid ONNX: {_first_line(error)}; export "
+                "the model again"
+            ) from error
 
 
 def opsets(model: "onnx.ModelProto") -> dict[str, int]:

@@ -80,9 +80,9 @@ class Call:
     def operand(self, index: int, rank: int) -> Any:
         """A single number as such where the other operand has this rank, else a tensor."""
         value = self.value(index)
-        if isinstance(value, Host) and value.array.size == 1 and value.array.ndim <= rank:
-            if value.tensor is None or not value.tensor.requires_grad:
-                return value.numbers()[0]
+        if isinstance(value, Host) and value.tensor is None:
+            single = value.array.size == 1 and value.array.ndim <= rank
+            return value.numbers()[0] if single else value.as_tensor()
         return self.tensor(index)
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -205,6 +205,6 @@ def find_operator(node: "OnnxNode") -> Operator:
     close = f"; {hint}" if hint.startswith("did you mean") else ""
     domain = node.domain or "ai.onnx"
     raise InputError(
-        f"{node.label} is an operator of the domain '{domain}' that edgeprune does not know{close}; "
+        f"{node.label} is an operator of the domain '{domain}' that is not known{close}; "
         "export the model without it, or cut that part off"
     )

@@ -36,7 +36,8 @@ def find_target(name: str) -> Callable[..., Any]:
         InputError: It is none that a program needs to compute.
     """
     if name in _ON_SIZES:
-        return _ON_SIZES[name]
+        found: Callable[..., Any] = _ON_SIZES[name]
+        return found
     match = _ATEN.fullmatch(name)
     packet = getattr(torch.ops.aten, match[1], None) if match is not None else None
     overload = getattr(packet, match[2], None) if match is not None else None

@@ -79,7 +79,8 @@ def selu(c: Call) -> Tensor:
     gamma = c.attribute("gamma", 1.0507009873554805)
     if abs(alpha - 1.6732632) < 1e-6 and abs(gamma - 1.0507010) < 1e-6:
         return F.selu(x)
-    return gamma * F.elu(x, alpha)
+    scaled: Tensor = gamma * F.elu(x, alpha)
+    return scaled
 
 
 @operator("ThresholdedRelu")

@@ -36,7 +36,7 @@ def attention(c: Call) -> Tensor:
     )
     if c.tensor(0).dim() == 4:
         return made
-    return made.transpose(1, 2).flatten(2)
+    return _joined(made)
 
 
 def _heads(c: Call, index: int) -> Tensor:
@@ -45,7 +45,17 @@ def _heads(c: Call, index: int) -> Tensor:
     if x.dim() == 4:
         return x
     count = c.attribute("q_num_heads" if index == 0 else "kv_num_heads")
-    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+    return _split_into_heads(x, count)
+
+
+def _split_into_heads(x: Tensor, count: int) -> Tensor:
+    """(batch, heads, positions, features) of (batch, positions, heads * features)."""
+    return x.reshape(*x.shape[:-1], count, -1).transpose(1, 2)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """The inverse."""
+    return x.transpose(1, 2).flatten(2)
 
 
 @operator("RotaryEmbedding")
@@ -54,7 +64,7 @@ def rotary_embedding(c: Call) -> Tensor:
     given = c.tensor(0)
     x = given
     if x.dim() == 3:
-        x = x.unflatten(-1, (c.attribute("num_heads"), -1)).transpose(1, 2)
+        x = _split_into_heads(x, c.attribute("num_heads"))
     cosine, sine = (_angles(c, i) for i in (1, 2))
     turned = c.attribute("rotary_embedding_dim", 0) or x.shape[-1]
     part, rest = x[..., :turned], x[..., turned:]
@@ -63,7 +73,7 @@ def rotary_embedding(c: Call) -> Tensor:
     half = first * cosine - second * sine, first * sine + second * cosine
     made = torch.stack(half, -1).flatten(-2) if interleaved else torch.cat(half, -1)
     made = torch.cat([made, rest], -1)
-    return made if given.dim() == 4 else made.transpose(1, 2).flatten(2)
+    return made if given.dim() == 4 else _joined(made)
 
 
 def _angles(c: Call, index: int) -> Tensor:

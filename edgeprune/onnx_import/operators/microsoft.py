@@ -35,7 +35,8 @@ def fast_gelu(c: Call) -> Tensor:
 def quick_gelu(c: Call) -> Tensor:
     """``x sigmoid(alpha x)``."""
     x = c.tensor(0)
-    return x * (x * c.attribute("alpha", 1.702)).sigmoid()
+    alpha: float = c.attribute("alpha", 1.702)
+    return x * (x * alpha).sigmoid()
 
 
 @operator("SkipLayerNormalization", domain=MICROSOFT, weights=(2, 3, 4))

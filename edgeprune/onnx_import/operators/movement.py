@@ -55,8 +55,8 @@ def split(c: Call) -> tuple[Tensor, ...]:
     if sizes is None:
         count = c.attribute("num_outputs", len(c.node.outputs))
         each = (x.shape[axis] + count - 1) // count
-        return x.split(each, axis)
-    return x.split(list(sizes), axis)
+        return torch.split(x, each, axis)
+    return torch.split(x, list(sizes), axis)
 
 
 @operator("Pad", host=(1, 2, 3))

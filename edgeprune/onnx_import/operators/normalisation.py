@@ -77,7 +77,8 @@ def local_response_normalization(c: Call) -> Tensor:
     squares = F.pad(x.square().flatten(2).unsqueeze(1), (0, 0, (size - 1) // 2, size // 2))
     sums = F.avg_pool2d(squares, (size, 1), stride=1) * size
     scale = (c.attribute("bias", 1.0) + alpha / size * sums).pow(beta)
-    return x / scale.squeeze(1).reshape(x.shape)
+    normal: Tensor = x / scale.squeeze(1).reshape(x.shape)
+    return normal
 
 
 @operator("LpNormalization")
@@ -85,7 +86,8 @@ def lp_normalization(c: Call) -> Tensor:
     """To length one along a dimension; zero stays zero."""
     x, axis = c.tensor(0), c.attribute("axis", -1)
     norm = torch.linalg.vector_norm(x, float(c.attribute("p", 2)), [axis], keepdim=True)
-    return x / norm.clamp_min(1e-12)
+    normal: Tensor = x / norm.clamp_min(1e-12)
+    return normal
 
 
 @operator("MeanVarianceNormalization")

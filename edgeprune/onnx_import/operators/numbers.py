@@ -67,8 +67,8 @@ _unary("Abs", abs)
 _unary("Not", lambda x: not x)
 _unary("Identity", lambda x: x)
 _unary("Sqrt", lambda x: x**0.5)
-_unary("Floor", lambda x: torch.sym_float(math.floor(x)))
-_unary("Ceil", lambda x: torch.sym_float(math.ceil(x)))
+_unary("Floor", lambda x: 1.0 * math.floor(x))
+_unary("Ceil", lambda x: 1.0 * math.ceil(x))
 
 
 @host_operator("Cast")

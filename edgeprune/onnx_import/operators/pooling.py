@@ -80,8 +80,9 @@ def average_pool(c: Call) -> Tensor:
         x, inside = F.pad(w.padded(x), outside), F.pad(inside, outside)
     else:
         x = w.padded(x)
-    share: Tensor = function(inside, w.kernel, w.stride)
-    return function(x, w.kernel, w.stride) / share
+    share = function(inside, w.kernel, w.stride)
+    mean: Tensor = function(x, w.kernel, w.stride) / share
+    return mean
 
 
 def _behind(x: Tensor, w: Window) -> list[Any]:
@@ -125,7 +126,9 @@ def global_max_pool(c: Call) -> Tensor:
 def global_lp_pool(c: Call) -> Tensor:
     """The p-norm over space."""
     x = c.tensor(0)
-    return torch.linalg.vector_norm(x, float(c.attribute("p", 2)), _space(x), keepdim=True)
+    order = float(c.attribute("p", 2))
+    norm: Tensor = torch.linalg.vector_norm(x, order, _space(x), keepdim=True)
+    return norm
 
 
 def _space(x: Tensor) -> list[int]:

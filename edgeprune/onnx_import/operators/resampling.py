@@ -1,6 +1,7 @@
 """Resizing and sampling of space, in the modes that torch computes exactly."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ _REMEDY = "export it with mode nearest, or linear with half_pixel or align_corne
 @operator("Upsample", host=(1,))
 def upsample(c: Call) -> Tensor:
     """The form of old files."""
+    return _upsampled(c)
+
+
+def _upsampled(c: Call) -> Tensor:
     x = c.tensor(0)
     scales = c.numbers(1, "scales") if c.has(1) else list(c.attribute("scales"))
     sizes = [_scaled(n, s) for n, s in zip(x.shape, scales)]
@@ -27,7 +32,7 @@ def upsample(c: Call) -> Tensor:
 def resize(c: Call) -> Tensor:
     """By scales or to sizes."""
     if c.opset < 11:
-        return upsample(c)
+        return _upsampled(c)
     x = c.tensor(0)
     transform = c.attribute("coordinate_transformation_mode", "half_pixel")
     nearest = c.attribute("nearest_mode", "round_prefer_floor")
@@ -117,7 +122,7 @@ def _coordinates(c: Call, size: int, wanted: int, scale: float, transform: str) 
 
 
 def _rounded(source: Any, nearest: str) -> Any:
-    rounding = {
+    rounding: dict[str, Callable[[Any], Any]] = {
         "round_prefer_floor": lambda x: np.ceil(x - 0.5),
         "round_prefer_ceil": lambda x: np.floor(x + 0.5),
         "floor": np.floor,

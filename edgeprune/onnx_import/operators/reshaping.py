@@ -13,9 +13,7 @@ def reshape(c: Call) -> Tensor:
     """To a shape in which 0 keeps a size and -1 takes what is left."""
     x, wanted = c.tensor(0), c.numbers(1, "shape")
     if not c.attribute("allowzero", 0):
-        wanted = [
-            x.shape[d] if isinstance(n, int) and n == 0 else n for d, n in enumerate(wanted)
-        ]
+        wanted = [x.shape[d] if isinstance(n, int) and n == 0 else n for d, n in enumerate(wanted)]
     return x.reshape(_resolved(x, wanted))
 
 
