@@ -13,6 +13,7 @@ from torch.fx import Node
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
+from edgeprune.graph.onnx_names import rename_values
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -38,8 +39,10 @@ def export_onnx(
     """
     static = _with_static_numbers(module, tuple(example_inputs))
     scoped = _with_scopes(static)
-    names = list(input_names or _input_names(module.graph))
-    outputs = _output_names(module.graph)
+    names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
+    results = next(n for n in module.graph.nodes if n.op == "output").args[0]
+    outputs = [f"output_{i}" for i in range(len(results))]
+    known = {} if input_names else _names_of_the_file(module.graph, names, outputs)
     with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -56,17 +59,20 @@ def export_onnx(
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             cause = next((x.strip() for x in str(error).splitlines() if x.strip()), "unknown")
             raise InputError(f"the model cannot be written as ONNX: {cause}") from error
+        if known:
+            rename_values(partial, known)
 
 
-def _input_names(graph: fx.Graph) -> list[str]:
-    nodes = (node for node in graph.nodes if node.op == "placeholder")
-    return [node.meta.get("onnx_name", node.name) for node in nodes]
-
-
-def _output_names(graph: fx.Graph) -> list[str]:
+def _names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -> dict[str, str]:
+    """What the values of these names are called in the ONNX file that the graph came from."""
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
     result = next(node for node in graph.nodes if node.op == "output")
-    known: Sequence[str] = result.meta.get("onnx_names", ())
-    return list(known) or [f"output_{i}" for i in range(len(result.args[0]))]
+    found = {
+        name: node.meta["onnx_name"]
+        for name, node in zip(inputs, nodes, strict=True)
+        if "onnx_name" in node.meta
+    }
+    return found | dict(zip(outputs, result.meta.get("onnx_names", ())))
 
 
 class _Operator(nn.Module):

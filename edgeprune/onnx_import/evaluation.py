@@ -16,11 +16,11 @@ def evaluate(node: OnnxNode, operator: Operator, inputs: Sequence[Value]) -> tup
     Raises:
         InputError: The node asks for something that cannot be done; the line names it.
     """
-    call = Call(node, tuple(inputs))
+    call, result = Call(node, tuple(inputs)), None
     on_numbers = HOST_OPERATORS.get(node.op_type) if node.domain == "" else None
     if on_numbers is not None and _are_numbers(inputs) and on_numbers.takes(inputs):
         result = on_numbers.function(call)
-    else:
+    if result is None:
         result = operator.function(call)
     return result if isinstance(result, tuple) else (result,)
 

@@ -99,7 +99,8 @@ class Call:
 
 
 Function = Callable[[Call], Result]
-HostFunction = Callable[[Call], Host | tuple[Host, ...]]
+HostFunction = Callable[[Call], Host | tuple[Host, ...] | None]
+"""None leaves the call to the operator on tensors."""
 
 
 @dataclass(frozen=True)

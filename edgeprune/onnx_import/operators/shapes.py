@@ -40,12 +40,12 @@ def constant_of_shape(c: Call) -> Tensor:
 
 
 @host_operator("ConstantOfShape", symbolic=())
-def small_constant(c: Call) -> Host:
+def small_constant(c: Call) -> Host | None:
     """The same, kept as numbers where it may be a shape."""
     sizes = c.numbers(0, "shape")
     value, dtype = _fill(c)
     if len(sizes) > 1 or (sizes and sizes[0] > _MOST_NUMBERS):
-        return Host(torch.full(sizes, value, dtype=dtype).numpy(), dtype)
+        return None
     return Host.of([value] * sizes[0] if sizes else value, dtype)
 
 
