@@ -5,6 +5,7 @@ from torch import nn
 
 from edgeprune.graph.modules import attach
 from edgeprune.onnx_import.graph import Constant, OnnxGraph, OnnxNode, branches
+from edgeprune.onnx_import.host import Host
 from edgeprune.onnx_import.model import (
     InputSpec,
     OnnxModel,
@@ -78,7 +79,8 @@ class _Assembly:
             path = self._names.tensor(constant.name, scope, slot)
             tensor = constant.value.as_tensor()
             attach(self._model, path, nn.Parameter(tensor) if learned else tensor)
-            self._stored[key] = Stored(path, constant.value)
+            # Both share their memory.
+            self._stored[key] = Stored(path, Host(tensor.numpy(), tensor.dtype))
         return self._stored[key]
 
     def _add_module(self, path: str, module: OnnxOperator) -> None:

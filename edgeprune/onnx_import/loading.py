@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from edgeprune import console
 from edgeprune.errors import InputError
-from edgeprune.onnx_import import operators  # registers what runs the nodes
 from edgeprune.onnx_import.activations import recognise_activations
 from edgeprune.onnx_import.assembly import assemble
 from edgeprune.onnx_import.layers import recognise_layers
@@ -22,8 +21,6 @@ from edgeprune.onnx_import.types import rounded_name, torch_type
 
 if TYPE_CHECKING:
     import onnx
-
-__all__ = ["load_onnx", "module_of", "operators"]
 
 
 def load_onnx(path: Path | str) -> OnnxModel:

@@ -110,8 +110,9 @@ class GraphParser:
             first = sources[0] if sources else None
             own_name = first.name if first is not None and node.op_type in _VIEWS else name
             transposed = node.inputs[0] if _is_transpose(node) else None
-            learned = learned and made.dtype == torch.float32
-            graph.constants[name] = Constant(own_name, made, learned, transposed)
+            graph.constants[name] = Constant(
+                own_name, made, learned and made.dtype == torch.float32, transposed
+            )
 
     def _store(self, graph: OnnxGraph, record: "onnx.NodeProto") -> None:
         (name,), attribute = record.output, record.attribute[0]

@@ -113,6 +113,16 @@ def test_operators_of_another_time(opset: int, words: str) -> None:
         module_of(graph_of([node("Relu", ["x"], ["y"])], {"x": [4]}, ["y"], opset=opset))
 
 
+def test_operands_that_do_not_fit_name_their_node() -> None:
+    nodes = [node("MatMul", ["x", "w"], ["y"], name="product")]
+    fitting = graph_of(nodes, {"x": [2, 4]}, ["y"], {"w": numbers(5, 3)})
+    with pytest.raises(InputError, match="'product' .Linear. cannot be computed"):
+        capture(module_of(fitting), (torch.ones(2, 4),))
+    constant = graph_of(nodes, {"z": [1]}, ["y"], {"x": numbers(2, 4), "w": numbers(5, 3)})
+    with pytest.raises(InputError, match="'product' .MatMul. cannot be computed"):
+        module_of(constant)
+
+
 def test_a_shape_that_data_decides_names_its_node() -> None:
     nodes = [
         node("Cast", ["x"], ["shape"], to=7),

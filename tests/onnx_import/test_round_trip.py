@@ -19,6 +19,9 @@ from edgeprune.graph.onnx_export import export_onnx
 from edgeprune.graph.sites import find_sites
 from edgeprune.onnx_import import OnnxModel, load_onnx
 
+# The exporters that are used here warn of their end.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
