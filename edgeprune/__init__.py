@@ -11,6 +11,8 @@ _LAZY: dict[str, str] = {
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
     "inspect": "edgeprune.api",
+    "load_onnx": "edgeprune.onnx_import",
+    "load_pt2": "edgeprune.pt2_import",
     "openvino_extension": "edgeprune.kernels.extension",
 }
 

@@ -16,7 +16,6 @@ Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
 Weight = Annotated[float, Range(0)]
 Count = Annotated[int, Range(1)]
-Kind = Literal["all", "heads", "head_width", "neurons", "channels", "width", "hidden"]
 # The runtime's own int8, and those that kernels exist for; see ``kernels/packing.py``.
 Family = Literal[
     "none",

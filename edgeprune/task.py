@@ -83,7 +83,9 @@ class LoadedTask:
                 continue
             if tensor.dtype != torch.float32:
                 raise self._broken("model", f"has '{name}' in {_dtype(tensor)}; use float32")
-            if not bool(torch.isfinite(tensor).all()):
+            # Infinity in a buffer may be a mask.
+            learned = isinstance(tensor, torch.nn.Parameter)
+            if not bool(torch.isfinite(tensor).all() if learned else ~tensor.isnan().any()):
                 raise self._broken("model", f"has values in '{name}' that are not finite")
         return model.eval()
 

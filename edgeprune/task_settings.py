@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from edgeprune.errors import EdgepruneError, TaskError
 from edgeprune.suggest import suggestion
@@ -78,6 +78,8 @@ def _hints(task_class: type) -> dict[str, Any]:
 
 
 def _convert(name: str, key: str, text: str, hint: Any) -> Any:
+    # What may be left out is annotated ``X | None``.
+    hint = next((kind for kind in get_args(hint) if kind is not type(None)), hint)
     try:
         if hint is bool:
             return _truth(text)

@@ -159,9 +159,52 @@ def test_images_from_a_folder_of_classes(images: dict[str, str], tmp_path: Path)
         load_task("image-classification", {**images, "test": folder, "size": "8"})
 
 
+def as_file(task: LoadedTask, path: Path) -> None:
+    """The task's model in a file of the kind that the name says."""
+    model = task.model()
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(model, task.example_inputs()), path)
+        return
+    if path.stem == "channels_last":
+        turn = nn.Module()
+        turn.net = model
+        turn.forward = lambda x: turn.net(x.permute(0, 3, 1, 2))  # type: ignore[method-assign]
+        inputs = tuple(x.permute(0, 2, 3, 1) for x in task.example_inputs())
+        torch.onnx.export(turn, inputs, str(path), dynamo=False)
+        return
+    torch.onnx.export(model, task.example_inputs(), str(path), dynamo=False)
+
+
+def first_output(model: nn.Module) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """``predict`` by a module that returns a tuple."""
+
+    def predict(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        with torch.no_grad():
+            return (model(*(torch.from_numpy(value) for value in inputs))[0].numpy(),)
+
+    return predict
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "channels_last.onnx", "net.pt2"])
+@pytest.mark.filterwarnings("ignore")
+def test_images_and_a_model_that_is_one_file(
+    images: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("onnx")
+    as_file(load_task("image-classification", images), tmp_path / name)
+    data = {key: images[key] for key in ("images", "test")}
+    task = load_task("image-classification", {**data, "model": str(tmp_path / name)})
+    last = name.startswith("channels_last")
+    assert task.example_inputs()[0].shape == ((1, 8, 8, 3) if last else (1, 3, 8, 8))
+    assert task.quality(first_output(task.model())) == 1.0
+    assert sum(len(batch[0]) for batch in task.batches()) == 40
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"model": "{folder}/net.onnx"}, "one of two ways"),
+        ({"factory": ""}, "one of two ways"),
         ({"factory": "build"}, "module:function"),
         ({"factory": "no_such_module_here:f"}, "cannot be imported"),
         ({"factory": "{folder}/net_factory.py:bild"}, "did you mean 'build'"),
@@ -343,3 +386,45 @@ def test_cifar_batches_are_whole_normalised_and_repeatable() -> None:
     for (one,), (other,) in zip(first, second, strict=True):
         assert one.shape == (64, 3, 32, 32) and abs(float(one.mean())) < 0.5
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("inside", ["", "onnx"])
+@pytest.mark.filterwarnings("ignore")
+def test_an_encoder_that_is_an_onnx_file(
+    sentences: dict[str, str], tmp_path: Path, inside: str
+) -> None:
+    """In the model's folder, or in one inside it as such models are published."""
+    pytest.importorskip("onnx")
+    task = load_task("sentence-embedding", sentences)
+    dense, example = task.model(), task.example_inputs()
+    file = Path(sentences["model"], inside, "model.onnx")
+    file.parent.mkdir(exist_ok=True)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    open_ = {name: {0: "batch", 1: "sequence"} for name in names}
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = dense.encoder
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> Any:
+            return self.bert(input_ids=ids, attention_mask=mask, token_type_ids=kinds)[0]
+
+    torch.onnx.export(
+        Encoder().eval(),
+        (*example, torch.zeros_like(example[0])),
+        str(file),
+        dynamo=False,
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes=open_,
+    )
+    read = load_task("sentence-embedding", {**sentences, "model": str(file)}).model()
+    for batch in islice(task.batches(), 3):
+        with torch.no_grad():
+            torch.testing.assert_close(read(*batch), dense(*batch), rtol=1e-4, atol=1e-5)
+
+
+def test_an_onnx_file_without_its_tokenizer(sentences: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"no config\.json"):
+        load_task("sentence-embedding", {**sentences, "model": str(tmp_path / "a" / "m.onnx")})

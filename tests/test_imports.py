@@ -16,6 +16,8 @@ FORBIDDEN = {
     "graph": {"runtimes", "devices", *STAGES, *ABOVE_ALL},
     "kernels": {"graph", "runtimes", "devices", "tasks", *STAGES, *ABOVE_ALL},
     "runtimes": {"graph", "devices", *STAGES, *ABOVE_ALL},
+    "onnx_import": {"kernels", "runtimes", "devices", "tasks", *STAGES, *ABOVE_ALL},
+    "pt2_import": {"kernels", "runtimes", "devices", "tasks", *STAGES, *ABOVE_ALL},
     "devices": {"graph", *STAGES, *ABOVE_ALL},
     "latency": {"compression", "recovery", "search", *ABOVE_ALL},
     "search": {"torch", "graph", "runtimes", "devices", "compression", "recovery", *ABOVE_ALL},

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
-from edgeprune.errors import CaptureError
+from edgeprune.errors import CaptureError, InputError
 from edgeprune.graph.functionalise import functionalise
-from edgeprune.graph.naming import annotate_sources, rename_nodes
+from edgeprune.graph.naming import annotate_sources, keep_onnx_names, rename_nodes
 from edgeprune.graph.ops import op_name
 
 _NO_EFFECT = ("dropout", "feature_dropout", "alias", "alpha_dropout")
@@ -53,8 +53,12 @@ def capture(
     exported graph reproduces the model at the example inputs; otherwise they are fixed at the
     example's sizes and a note says so.
 
+    A model with ``onnx_input_names`` and ``onnx_output_names`` gives its graph those names, with
+    which it is exported again.
+
     Raises:
         CaptureError: The model cannot be exported; the message names the operator or the line.
+        InputError: The model itself refuses its inputs.
     """
     example = tuple(example_inputs)
     _check_inputs(example)
@@ -79,6 +83,7 @@ def _capture(
     if module is None:
         module = _clean(_export(model, example, None))
     _record_hints(module, example)
+    keep_onnx_names(module.graph, model)
     return Captured(module, example, notes)
 
 
@@ -122,6 +127,8 @@ def _export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )
             return program.module(check_guards=False)
+    except InputError:
+        raise  # the model's own words
     except Exception as error:
         raise CaptureError(_explain(error)) from error
 
@@ -172,7 +179,7 @@ def _export_dynamic(
     """A graph with dynamic shapes, or None and why not."""
     try:
         module = _clean(_export(model, sample, varying))
-    except CaptureError as error:
+    except InputError as error:
         return None, f"export with dynamic shapes failed ({error})"
     try:
         with torch.no_grad():
@@ -259,7 +266,7 @@ def _output_leaves(result: Any) -> tuple[Node, ...]:
 
 
 def _simplify(graph: fx.Graph, node: Node) -> None:
-    """Remove assertions and operators that do nothing at inference."""
+    """Remove assertions and what does nothing at inference; one name for what does the same."""
     name = op_name(node)
     if name.startswith(("_assert", "sym_constrain")):
         graph.erase_node(node)
@@ -268,6 +275,8 @@ def _simplify(graph: fx.Graph, node: Node) -> None:
         assert isinstance(source, Node)
         node.replace_all_uses_with(source)
         graph.erase_node(node)
+    elif name == "lift_fresh_copy":
+        node.target = torch.ops.aten.clone.default  # the same, and exporters know it
     elif callable(node.target) and getattr(node.target, "__name__", "") == "getitem":
         node.target = operator.getitem
 

@@ -6,7 +6,6 @@ made last, and each knows the node it came from.
 """
 
 import operator
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +87,7 @@ class Coupling:
         self.constants, self.impure = fold_constants(self.graph, self.states)
         self.resolving = False
         self._starts: list[int] = []
+        self._ends: list[int] = []
         self._owners: list[tuple[str, int]] = []
         self._settled: set[Node] = set()
         self._cause_of: dict[tuple[str, str], int] = {}
@@ -145,6 +145,7 @@ class Coupling:
             for dim, vector in enumerate(self.parameters[name]):
                 if vector is not None:
                     self._starts.append(int(vector[0]))
+                    self._ends.append(int(vector[0]) + len(vector))
                     self._owners.append((name, dim))
             if name in self._frozen_by_user:
                 self._freeze_user(name)
@@ -240,16 +241,11 @@ class Coupling:
     def use(self, labels: Tensor, role: Role, layer: Node) -> None:
         """Record that a layer produces features by these labels of a weight, or consumes them."""
         self.feature(labels)
-        for start in np.unique(labels.numpy()).tolist():
-            place = bisect_right(self._starts, start) - 1
-            if start and place >= 0 and start < self._starts[place] + self._size(place):
-                self.uses.setdefault(self._owners[place], Use(role, layer.name))
-
-    def _size(self, place: int) -> int:
-        name, dim = self._owners[place]
-        vector = self.parameters[name][dim]
-        assert vector is not None
-        return len(vector)
+        found = np.unique(strip(labels).numpy())
+        place = np.searchsorted(self._starts, found, side="right") - 1
+        inside = (found > 0) & (place >= 0) & (found < np.array([0, *self._ends])[place + 1])
+        for owner in np.unique(place[inside]).tolist():
+            self.uses.setdefault(self._owners[owner], Use(role, layer.name))
 
     def use_vector(self, node: Any, layer: Node) -> None:
         """Record that a parameter goes along with a layer."""

@@ -26,6 +26,8 @@ _RESERVED = {
     "weights",
 }
 _RESERVED |= {*dir(builtins), *keyword.kwlist, *dir(nn.Module()), *dir(fx.GraphModule)}
+# What torch writes for nodes of a graph module that tells no modules.
+_NO_MODULE = "empty_nn_module_stack_from_metadata_hook"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -36,15 +38,34 @@ def annotate_sources(graph: fx.Graph) -> None:
         node.meta["source"] = _source(node)
 
 
+def keep_onnx_names(graph: fx.Graph, model: nn.Module) -> None:
+    """Write the names of a model's inputs and outputs, where it has some, into their meta."""
+    inputs = getattr(model, "onnx_input_names", ())
+    outputs = getattr(model, "onnx_output_names", ())
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    result = next(node for node in graph.nodes if node.op == "output")
+    if len(inputs) == len(placeholders):
+        for node, name in zip(placeholders, inputs, strict=True):
+            node.meta["onnx_name"] = name
+    if len(outputs) == len(result.args[0]):
+        result.meta["onnx_names"] = tuple(outputs)
+
+
 def _module_path(node: Node) -> str:
+    """The innermost module; in a graph that was read without its modules, the one whose parameters
+    are read."""
     stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    entries = list(stack.values())
-    return str(entries[-1][0]) if entries else ""
+    paths = [str(entry[0]) for key, entry in stack.items() if key != _NO_MODULE]
+    if paths and paths[-1]:
+        return paths[-1]
+    return next((owner for owner in _owners(node) if owner), "")
 
 
 def _source(node: Node) -> str:
-    """The innermost line outside torch, as ``file.py:123``."""
+    """The innermost line outside torch, as ``file.py:123``; a node of an ONNX file has none."""
     best = ""
+    if "/onnx_import/" in (node.meta.get("stack_trace") or "").replace("\\", "/"):
+        return best
     for match in _FRAME.finditer(node.meta.get("stack_trace") or ""):
         if "/torch/" not in match["file"].replace("\\", "/"):
             best = f"{PurePath(match['file']).name}:{match['line']}"
@@ -80,11 +101,12 @@ def _base_name(node: Node) -> str:
     path, operator_name = node.meta["module_path"], op_name(node)
     if not path:
         return operator_name
-    owns = any(
-        i.op == "get_attr" and str(i.target).rpartition(".")[0] == path
-        for i in node.all_input_nodes
-    )
-    return str(path) if owns else f"{path}_{operator_name}"
+    return str(path) if path in _owners(node) else f"{path}_{operator_name}"
+
+
+def _owners(node: Node) -> list[str]:
+    """Paths of the modules whose parameters an operator reads."""
+    return [str(i.target).rpartition(".")[0] for i in node.all_input_nodes if i.op == "get_attr"]
 
 
 def _identifier(text: str) -> str:

@@ -14,6 +14,7 @@ from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.modules import attach
 from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
+from edgeprune.graph.onnx_names import rename_values
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -29,8 +30,9 @@ def export_onnx(
     """Export at the static shapes of ``example_inputs``.
 
     ONNX nodes are named ``/<graph node>/<Op>``, so that a runtime's per-layer profile can be read
-    against the graph. Inputs are named like the graph's placeholders unless names are given,
-    outputs ``output_0``, ``output_1``, ...
+    against the graph. Inputs and outputs have the names of the ONNX file that the graph came from,
+    if it did; else inputs are named like the graph's placeholders, outputs ``output_0``, ...;
+    ``input_names`` goes before both.
 
     Raises:
         InputError: An operator has no ONNX form; the message names it.
@@ -41,6 +43,7 @@ def export_onnx(
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]
     outputs = [f"output_{i}" for i in range(len(results))]
+    known = {} if input_names else _names_of_the_file(module.graph, names, outputs)
     with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -57,6 +60,20 @@ def export_onnx(
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             cause = next((x.strip() for x in str(error).splitlines() if x.strip()), "unknown")
             raise InputError(f"the model cannot be written as ONNX: {cause}") from error
+        if known:
+            rename_values(partial, known)
+
+
+def _names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -> dict[str, str]:
+    """What the values of these names are called in the ONNX file that the graph came from."""
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
+    result = next(node for node in graph.nodes if node.op == "output")
+    found = {
+        name: node.meta["onnx_name"]
+        for name, node in zip(inputs, nodes, strict=True)
+        if "onnx_name" in node.meta
+    }
+    return found | dict(zip(outputs, result.meta.get("onnx_names", ())))
 
 
 class _Operator(nn.Module):

@@ -181,7 +181,8 @@ class Shrinker:
         """The shrunk graph without dead code, and its tensors in ``root``."""
         for node in self.captured.module.graph.nodes:
             if node.op == "output":
-                self.graph.output(tuple(self.full(result) for result in node.args[0]))
+                made = self.graph.output(tuple(self.full(result) for result in node.args[0]))
+                made.meta = dict(node.meta)
             else:
                 self._copy(node, state)
         self.graph.eliminate_dead_code()

@@ -11,7 +11,7 @@ from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.ops import op_name
 
 _ATTENTION = {"scaled_dot_product_attention", "bmm", "baddbmm", "matmul", "einsum"}
-_RECURRENT = {"lstm", "gru", "lstm_cell", "gru_cell"}
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
 _Family = npt.NDArray[np.int32]
 
 

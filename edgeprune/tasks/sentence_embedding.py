@@ -1,7 +1,7 @@
 """Sentence embeddings: a Hugging Face encoder with mean pooling, judged by scored pairs.
 
 The model is read from a local folder only, from safetensors where there are, never running code
-of the folder.
+of the folder; or from an ONNX file, whose tokenizer lies beside it or in the folder above.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ BATCH = 32
 # Sentences sorted by length together: batches of like length, yet mixed lengths in any order.
 CHUNK = 64 * BATCH
 PAIR_COLUMNS = ("score", "sentence1", "sentence2")
+_ENCODER_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 EXAMPLE = "A program measures how fast a network runs on the device it is meant for."
 
 
@@ -39,11 +40,42 @@ class SentenceEncoder(nn.Module):
         return F.normalize(mean, dim=1)
 
 
+class OnnxEncoder(nn.Module):
+    """An encoder read from an ONNX file, called as transformers' are.
+
+    It takes ``input_ids`` and ``attention_mask``, maybe ``token_type_ids``, and gives the last
+    hidden states first.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        from edgeprune.onnx_import import load_onnx
+
+        self.network = load_onnx(file)
+        unknown = sorted(set(self.network.onnx_input_names) - _ENCODER_INPUTS)
+        if unknown:
+            known = ", ".join(sorted(_ENCODER_INPUTS))
+            raise TaskError(f"{file} takes '{unknown[0]}'; an encoder takes {known}")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """The file's outputs."""
+        given = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": torch.zeros_like(input_ids),
+        }
+        outputs: tuple[Tensor, ...] = self.network(
+            *(given[name] for name in self.network.onnx_input_names)
+        )
+        return outputs
+
+
 class Task:
     """Embed sentences; quality is Spearman's rank correlation with the scores of the pairs.
 
     Args:
-        model: Hugging Face model folder with its tokenizer.
+        model: Hugging Face model folder with its tokenizer, or an ONNX file in such a folder or in
+            one of its own inside it.
         sentences: Unlabelled text, one sentence a line; may be gzipped.
         pairs: Scored pairs, tab-separated with the header score, sentence1, sentence2; may be
             gzipped.
@@ -53,13 +85,15 @@ class Task:
     quality_name = "spearman"
 
     def __init__(self, model: Path, sentences: Path, pairs: Path, sequence: int = 128) -> None:
-        if not (model / "config.json").is_file():
+        self._onnx = model if model.suffix == ".onnx" else None
+        folder = model if self._onnx is None else _folder_of(model)
+        if not (folder / "config.json").is_file():
             raise TaskError(
-                f"'{model}' is not a Hugging Face model folder (no config.json); set model=FOLDER"
+                f"'{folder}' is not a Hugging Face model folder (no config.json); set model=FOLDER"
             )
         if sequence < 2:
             raise TaskError(f"sequence is {sequence}; it must be at least 2")
-        self._folder = model
+        self._folder = folder
         self._sequence = sequence
         self._sentences = read_lines(sentences)
         if len(self._sentences) < BATCH:
@@ -71,6 +105,8 @@ class Task:
 
     def model(self) -> nn.Module:
         """The dense encoder in float32."""
+        if self._onnx is not None:
+            return SentenceEncoder(OnnxEncoder(self._onnx)).eval()
         encoder = self._from_folder("AutoModel", dtype=torch.float32)
         longest = getattr(encoder.config, "max_position_embeddings", None)
         if longest is not None and self._sequence > longest:
@@ -144,6 +180,12 @@ class Task:
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             raise TaskError(f"cannot load {kind} from {self._folder}: {text}") from error
+
+
+def _folder_of(file: Path) -> Path:
+    """The model folder that an ONNX file belongs to: its own, or the one above."""
+    own = (file.parent / "config.json").is_file()
+    return file.parent if own else file.resolve().parent.parent
 
 
 def _read_pairs(path: Path) -> list[tuple[float, str, str]]:

@@ -86,3 +86,28 @@ def test_a_dynamic_graph_is_written_at_the_example_shape(tmp_path: Path) -> None
     export_onnx(captured.module, example, tmp_path / "m.onnx")
     (found,) = onnx.load(tmp_path / "m.onnx").graph.input
     assert [d.dim_value for d in found.type.tensor_type.shape.dim] == [1, 7]
+
+
+@pytest.mark.parametrize("names", [("51", "a:0", "52"), ("x/y", "x/y_1", "/up/Gemm_output_0")])
+def test_a_file_has_the_names_of_the_file_it_came_from(names: tuple[str, ...], tmp_path) -> None:
+    """Also such as torch's exporter takes for its own."""
+
+    class Net(torch.nn.Module):
+        onnx_input_names, onnx_output_names = names[:2], (names[2], "sum")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return self.down(self.up(x).relu()), x + y
+
+    runtime = pytest.importorskip("onnxruntime")
+    inputs = torch.randn(2, 4), torch.randn(2, 4)
+    network = analyse(capture(Net().eval(), inputs))
+    shrunk = network.shrink({name: [0, 3] for name in network.structures})
+    export_onnx(with_plain_attention(shrunk), inputs, tmp_path / "m.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "m.onnx"))
+    found = session.run([names[2], "sum"], {n: x.numpy() for n, x in zip(names, inputs)})
+    for have, want in zip(found, shrunk(*inputs), strict=True):
+        np.testing.assert_allclose(have, want.detach().numpy(), rtol=1e-5, atol=1e-6)

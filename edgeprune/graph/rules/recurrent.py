@@ -1,4 +1,5 @@
-"""LSTM and GRU: the hidden units of all layers and directions are one structure."""
+"""LSTM, GRU and plain recurrent layers: the hidden units of all layers and directions are one
+structure."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from edgeprune.graph.rules.registry import labels
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling, Value
 
-_GATES = {"lstm": 4, "gru": 3}
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
-@labels("lstm", "gru")
+@labels(*_GATES)
 def label_recurrent(c: "Coupling", node: Node) -> "Value | None":
     """Gates are rows of the weights, gate by gate; the state is what is removed."""
     name = op_name(node)
