@@ -11,6 +11,9 @@ _LAZY: dict[str, str] = {
     "CompressRequest": "edgeprune.request",
     "Goal": "edgeprune.request",
     "openvino_extension": "edgeprune.kernels.extension",
+    "load_shrunk": "edgeprune.graph.write_back.reload",
+    "resize": "edgeprune.graph.write_back.reload",
+    "write_back": "edgeprune.graph.write_back.write",
 }
 
 

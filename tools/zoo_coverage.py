@@ -1,13 +1,14 @@
 """How much of each architecture of a zoo can be pruned, and whether the result is exact.
 
     python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy]
-                                 [--limit SECONDS] [--json FILE] [CASE ...]
+                                 [--write-back] [--limit SECONDS] [--json FILE] [CASE ...]
 
 For every case half of the units of every structure is removed at random, then another share of
 each (one choice a further seed), then half of each structure alone; every time the shrunk graph
 is compared with the case's own module in which the removed weights are zero (two inputs, each
-called twice). Every case runs in a process of its own. Where Torch-Pruning is installed, what it
-makes of the case stands beside ours.
+called twice). With ``--write-back`` half of all is written into the case's own module, and from
+there by its state dict into a fresh one. Every case runs in a process of its own. Where
+Torch-Pruning is installed, what it makes of the case stands beside ours.
 
 A zoo is a Python file with a dict CASES: name -> {"build": () -> (module, inputs)};
 ``--transformers`` stands for every base model of the installed transformers library.
@@ -26,6 +27,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +39,7 @@ from exactness import Difference, difference, half_of_each, random_share_of_each
 from isolated import Row, run_isolated
 from rows import add_json_option, error_line, show_rows, write_rows
 from torch_pruning_peer import installed, peer_outcome
+from written_back import written_back_outcome
 
 from edgeprune import console
 from edgeprune.graph.capture import capture
@@ -60,14 +63,31 @@ def load_zoo(path: Path) -> ModuleType:
     return module
 
 
-def run_case(build: Any, seeds: int, *, empty: bool = False, deploy: bool = False) -> Row:
+@dataclass(frozen=True)
+class Depth:
+    """How far a case is examined.
+
+    Attributes:
+        seeds: Random choices over all structures.
+        empty: Whether each removable structure is emptied, too.
+        deploy: Whether the pruned network is compared in OpenVINO.
+        write_back: Whether it is written into the case's own module.
+    """
+
+    seeds: int = 1
+    empty: bool = False
+    deploy: bool = False
+    write_back: bool = False
+
+
+def run_case(build: Any, depth: Depth) -> Row:
     """The row of one case, in this process."""
     row: Row = {}
-    _examine(build, seeds, empty, deploy, row.update)
+    _examine(build, depth, row.update)
     return row
 
 
-def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) -> None:
+def _examine(build: Any, depth: Depth, report: Report) -> None:
     """Report every column of a case; the last step named is the one that failed, if any did."""
     try:
         report({"outcome": "failed", "step": "build"})
@@ -80,12 +100,15 @@ def _examine(build: Any, seeds: int, empty: bool, deploy: bool, report: Report) 
         if not network.structures:
             report({"outcome": "frozen", "step": "", "reason": "nothing can be removed"})
             return
-        tries = list(_tries(network, seeds, empty))
+        tries = list(_tries(network, depth.seeds, depth.empty))
         found = [(what, difference(model, inputs, network, keep)) for what, keep in tries]
         report(_verdict(model, found))
-        if deploy:
+        if depth.deploy:
             report({"step": "deploy"})
             report(deployed_outcome(found[0][1].pruned, inputs))
+        if depth.write_back:
+            report({"step": "write back"})
+            report(written_back_outcome(build, network, tries[0][1]))
         report({"step": ""})
     except Exception as error:  # a case must not end the table
         if type(error).__name__ == "LeftOut":
@@ -169,9 +192,10 @@ def _cases(options: argparse.Namespace) -> dict[str, Any]:
 def run_all(cases: dict[str, Any], options: argparse.Namespace) -> list[Row]:
     """A row for every case, each in its own process."""
     rows = []
+    depth = Depth(options.seeds, options.empty, options.deploy, options.write_back)
     for number, (name, case) in enumerate(cases.items(), 1):
         row: Row = {"name": name}
-        work = partial(_examine, case["build"], options.seeds, options.empty, options.deploy)
+        work = partial(_examine, case["build"], depth)
         row |= _isolated(work, options.limit, "outcome", "reason")
         if installed() and not options.transformers:
             peer = partial(_report_peer, case)
@@ -204,6 +228,9 @@ def summary_line(rows: list[Row]) -> str:
     if deployed:
         equal = sum(row["openvino"] == "equal" for row in deployed)
         line += f", {equal} of {len(deployed)} of these equal in OpenVINO"
+    back = [row["own_module"] for row in rows if "own_module" in row]
+    if back:
+        line += f", {back.count('equal')} of {len(back)} equal in their own module"
     return line
 
 
@@ -216,6 +243,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="random choices per case")
     parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
     parser.add_argument("--deploy", action="store_true", help="compare in OpenVINO, too")
+    parser.add_argument("--write-back", action="store_true", help="into the own module, too")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a case may take")
     add_json_option(parser)
     options = parser.parse_args()

@@ -13,7 +13,7 @@ from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
-from edgeprune.graph.shrinker import Shrinker
+from edgeprune.graph.shrinker import Shrinker, select
 from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
 from edgeprune.graph.summary import Summary, summarise
@@ -65,13 +65,17 @@ class Network:
 
     def param_shape(self, fqn: str) -> tuple[SymbolicDim, ...]:
         """Sizes of a parameter or buffer as functions of the levels."""
-        value: Tensor = self.captured.module.state_dict(keep_vars=True).get(fqn)  # type: ignore[assignment]
-        if value is None:
-            raise StructureError(f"the captured module has no parameter or buffer {fqn!r}")
+        value = self._tensor(fqn)
         dims = self.layout.parameters.get(fqn) or (None,) * value.dim()
         return tuple(
             self.layout.symbolic(units, size) for units, size in zip(dims, value.shape, strict=True)
         )
+
+    def _tensor(self, fqn: str) -> Tensor:
+        value = self.captured.module.state_dict(keep_vars=True).get(fqn)
+        if not isinstance(value, Tensor):
+            raise StructureError(f"the captured module has no parameter or buffer {fqn!r}")
+        return value
 
     def structures_of(self, node_name: str) -> tuple[str, ...]:
         """Structures whose level changes the input, weight or output shape of a node."""
@@ -100,6 +104,17 @@ class Network:
         """
         stays = self.stays(keep)
         return Shrinker(self.captured, self.layout, self._coupling.constants, stays).run(state)
+
+    def surviving(self, fqn: str, keep: Keep) -> Tensor:
+        """The entries of a parameter or buffer that stay, none where a structure is emptied.
+
+        Raises:
+            StructureError: An unknown tensor, structure or unit.
+        """
+        value = self._tensor(fqn).detach()
+        stays = self.stays(keep)
+        shrinker = Shrinker(self.captured, self.layout, self._coupling.constants, stays)
+        return select(value, shrinker.parameter_survivors(fqn))
 
     def summary(self) -> Summary:
         """What is prunable, what is not, and which operators at which lines say so."""

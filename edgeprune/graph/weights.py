@@ -39,19 +39,28 @@ def save_weights(module: fx.GraphModule, path: Path | str) -> None:
         save_file(state, partial)
 
 
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"weights cannot be read from {path}: {error}") from error
+
+
 def load_weights(module: fx.GraphModule, path: Path | str) -> None:
     """Read weights into a network that was shrunk in the same way.
 
     Raises:
         InputError: The file cannot be read, or its names or shapes are not this network's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(str(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights cannot be read from {path}: {error}") from error
+    found = read_tensors(path)
     state = module.state_dict()
     odd = sorted(found.keys() ^ state.keys())
     if odd:

@@ -24,7 +24,8 @@ OURS_QUICK = (
 
 def rows(path: Path, cases: list[str], seeds: int, empty: bool) -> list[dict]:
     zoo = zoo_coverage.load_zoo(path).CASES
-    return [zoo_coverage.run_case(zoo[c]["build"], seeds, empty=empty) for c in cases or zoo]
+    depth = zoo_coverage.Depth(seeds, empty)
+    return [zoo_coverage.run_case(zoo[c]["build"], depth) for c in cases or zoo]
 
 
 def ours(name: str) -> Path:
