@@ -28,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """All tensors that a module returns, in order; it gets copies of its inputs."""
     with torch.no_grad(), evaluating(model):
-        return flat_tensors(model(*(x.clone() for x in inputs)))
+        return [y.detach() for y in flat_tensors(model(*(x.clone() for x in inputs)))]
 
 
 def flat_tensors(value: Any) -> list[Tensor]:

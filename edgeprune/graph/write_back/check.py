@@ -12,7 +12,10 @@ from edgeprune.errors import InputError
 from edgeprune.graph.running import first_line, line_in_users_code, outputs
 
 TOLERANCE = 1e-4
+# How a complaint begins where a forward did not come to its end.
+FAILS = "fails"
 _SEED = 0
+_LEAST_SCALE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,23 +37,34 @@ class Answers:
     def complaint(self, model: nn.Module) -> str:
         """Why a module does not give these outputs, within 1e-4 of their scale; empty if it does.
 
-        Names the module and the line of the user's code, where its forward fails.
+        Where there are several inputs and the outputs hardly react to them, down to a tenth of
+        their scale is asked for: a large bias must not hide a difference. Names the module and
+        the line of the user's code where its forward fails.
         """
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        scales = self._scales()
         worst = 0.0
         for inputs, wanted in self.pairs:
             try:
                 found = outputs(model, [x.to(device) for x in inputs])
             except Exception as error:  # the user's code may raise anything
                 return _explain(model, error)
-            worst = max(worst, relative_difference([y.cpu() for y in found], wanted))
+            worst = max(worst, relative_difference([y.cpu() for y in found], wanted, scales))
         if worst <= TOLERANCE:
             return ""
-        return (
-            "gives outputs of other shapes than the graph"
-            if worst == float("inf")
-            else f"gives outputs that are off by {worst:.1e} of their scale"
-        )
+        if worst == float("inf"):
+            return "gives outputs of other shapes than the graph"
+        return f"gives outputs that are off by {worst:.1e} of their scale"
+
+    def _scales(self) -> list[float]:
+        """Of every output, between a tenth of its largest value and all of it, its reaction."""
+        (_, first), (_, last) = self.pairs[0], self.pairs[-1]
+        largest = [max(_largest(a), _largest(b)) for a, b in zip(first, last, strict=True)]
+        if len(self.pairs) == 1:
+            return largest
+        reactions = [_largest(a.double() - b.double()) for a, b in zip(first, last, strict=True)]
+        pairs = zip(reactions, largest, strict=True)
+        return [min(max(reaction, scale / 10), scale) for reaction, scale in pairs]
 
     def save(self, path: Path | str) -> None:
         """Write the last inputs whose outputs are finite, with those outputs, as safetensors."""
@@ -98,22 +112,30 @@ def other_inputs(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def relative_difference(have: Sequence[Tensor], want: Sequence[Tensor]) -> float:
+def relative_difference(
+    have: Sequence[Tensor], want: Sequence[Tensor], scales: Sequence[float] | None = None
+) -> float:
     """Largest difference over the outputs, as a share of each output's scale; inf on shapes.
 
-    Entries that are not finite have to be so on both sides.
+    Entries that are not finite have to be so on both sides. Without ``scales`` an output's largest
+    value is its scale.
     """
     if len(have) != len(want):
         return float("inf")
     worst = 0.0
-    for a, b in zip(have, want, strict=True):
+    for a, b, scale in zip(have, want, scales or map(_largest, want), strict=True):
         finite = torch.isfinite(b)
         if a.shape != b.shape or not torch.equal(torch.isfinite(a), finite):
             return float("inf")
-        if finite.any():
-            scale = b[finite].double().abs().max().clamp_min(1e-9)
-            worst = max(worst, float((a[finite].double() - b[finite].double()).abs().max() / scale))
+        difference = a[finite].double() - b[finite].double()
+        worst = max(worst, _largest(difference) / max(scale, _LEAST_SCALE))
     return worst
+
+
+def _largest(value: Tensor) -> float:
+    """The largest finite absolute value, 0 where there is none."""
+    finite = value[torch.isfinite(value)]
+    return float(finite.double().abs().max()) if finite.numel() else 0.0
 
 
 def _explain(model: nn.Module, error: Exception) -> str:
@@ -126,7 +148,7 @@ def _explain(model: nn.Module, error: Exception) -> str:
             inner = f"{names[id(running)] or 'the model'} ({type(running).__name__})"
         trace = trace.tb_next
     line = line_in_users_code(error)
-    return f"fails in {inner}{f' at {line}' if line else ''}: {first_line(error)}"
+    return f"{FAILS} in {inner}{f' at {line}' if line else ''}: {first_line(error)}"
 
 
 def _numbered(tensors: Mapping[str, Tensor], kind: str) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ def changed_sizes(captured: fx.Graph, shrunk: fx.Graph) -> Changes:
     found: dict[str, dict[Change, None]] = defaultdict(dict)
     for node, copy in _pairs(captured, shrunk):
         path = module_path(node)
-        for around in (path, *_parents(path)):
+        for around in (path, *parents(path)):
             for change in _changed_dims(node, copy):
                 found[around].setdefault(change)
     return {path: list(changes) for path, changes in found.items()}
@@ -143,6 +143,7 @@ def _numbers(node: Node) -> list[int | None]:
     return [value if type(value) is int else None for value in found]
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
+    """Paths of the modules around a module, the innermost first, ending with the whole model."""
     parts = path.split(".") if path else []
     return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from edgeprune.graph.write_back.sizes import Attributes
 
-
 _CONTAINERS = (dict, OrderedDict, set, list)
 
 

@@ -9,7 +9,8 @@ from torch.fx import Node
 from edgeprune.errors import StructureError
 from edgeprune.graph.network import Keep, Network
 from edgeprune.graph.parametrizations import bake_parametrizations
-from edgeprune.graph.write_back.check import Answers
+from edgeprune.graph.write_back.check import FAILS, Answers
+from edgeprune.graph.write_back.difference import first_difference
 from edgeprune.graph.write_back.own import (
     candidates,
     changed_arguments,
@@ -31,10 +32,10 @@ def write_back(
     """Give the user's own module the sizes and weights of a shrunk network, in place.
 
     Parameters and buffers are new ones, tied where they were tied: make the optimiser afterwards.
-    Size attributes of torch's modules follow. If the module's forward then does not give what the graph gives, at two
-    inputs within 1e-4 of the output's scale, attributes of the user's classes that are sizes
-    which changed (``num_heads``) are tried. Weights that parametrizations compute become plain
-    parameters.
+    Size attributes of torch's modules follow. If the module's forward then does not give what the
+    graph gives, at two inputs within 1e-4 of the output's scale, attributes of the user's classes
+    that are sizes which changed (``num_heads``) are tried. Weights that parametrizations compute
+    become plain parameters.
 
     Args:
         model: The module that was captured, or one built alike.
@@ -111,17 +112,25 @@ def _own_sizes(
         StructureError: There are none.
     """
     captured = network.captured.module.graph
-    for number, changes in enumerate((changed_arguments, changed_sizes)):
+    complaints = []
+    for changes in (changed_arguments, changed_sizes):
         groups = candidates(model, changes(captured, shrunk.graph))
-        for attributes in ways_to_set(groups):
+        for number, attributes in enumerate(ways_to_set(groups)):
             before = set_attributes(model, attributes)
             found = answers.complaint(model)
             if not found:
                 return attributes
-            if number == 0:
-                complaint = complaint if "off by" in found else found
+            if number == 0:  # the best candidates
+                complaints.append(found + _where(model, shrunk, network))
             set_attributes(model, before)
-    raise StructureError(_refusal(model, captured, shrunk.graph, complaint))
+    complaints = complaints or [complaint + _where(model, shrunk, network)]
+    furthest = min(complaints, key=lambda text: text.startswith(FAILS))
+    raise StructureError(_refusal(model, captured, shrunk.graph, furthest))
+
+
+def _where(model: nn.Module, shrunk: fx.GraphModule, network: Network) -> str:
+    path = first_difference(model, shrunk, network.captured.example_inputs)
+    return f", first in {path} ({type(model.get_submodule(path)).__name__})" if path else ""
 
 
 def _refusal(model: nn.Module, captured: fx.Graph, shrunk: fx.Graph, complaint: str) -> str:
