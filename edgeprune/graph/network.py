@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, fx
 from torch.fx import Node
 
@@ -13,7 +14,7 @@ from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
-from edgeprune.graph.shrinker import Shrinker, select
+from edgeprune.graph.shrinker import Shrinker
 from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
 from edgeprune.graph.summary import Summary, summarise
@@ -21,6 +22,7 @@ from edgeprune.graph.validation import invalid_structures, removable_structures
 from edgeprune.suggest import suggestion
 
 Keep = Mapping[str, Sequence[int]]
+Positions = npt.NDArray[np.int64]
 _MAX_REPAIRS = 8
 
 
@@ -105,16 +107,18 @@ class Network:
         stays = self.stays(keep)
         return Shrinker(self.captured, self.layout, self._coupling.constants, stays).run(state)
 
-    def surviving(self, fqn: str, keep: Keep) -> Tensor:
-        """The entries of a parameter or buffer that stay, none where a structure is emptied.
+    def survivors(self, fqn: str, keep: Keep) -> tuple[Positions, ...]:
+        """Per dimension of a parameter or buffer the positions that stay.
 
         Raises:
             StructureError: An unknown tensor, structure or unit.
         """
-        value = self._tensor(fqn).detach()
-        stays = self.stays(keep)
-        shrinker = Shrinker(self.captured, self.layout, self._coupling.constants, stays)
-        return select(value, shrinker.parameter_survivors(fqn))
+        shape, stays = self._tensor(fqn).shape, self.stays(keep)
+        dims = self.layout.parameters.get(fqn) or (None,) * len(shape)
+        return tuple(
+            np.arange(size) if units is None else np.flatnonzero((units < 0) | stays[units])
+            for units, size in zip(dims, shape, strict=True)
+        )
 
     def summary(self) -> Summary:
         """What is prunable, what is not, and which operators at which lines say so."""

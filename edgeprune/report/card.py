@@ -80,11 +80,10 @@ def _own_module(result: Mapping[str, Any]) -> list[str]:
     return [
         "## Go on training",
         "",
-        "In this folder, with the dense model built as it was for the run (int8 rounding is left "
-        "out):",
+        "In this folder, with the dense model built as it was for the run, in float32:",
         "",
         "```python",
-        "model = edgeprune.load_shrunk(build_dense_model(), Path(__file__).parent)",
+        'model = edgeprune.load_shrunk(build_dense_model(), ".")',
         "```",
         "",
     ]

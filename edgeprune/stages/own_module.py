@@ -1,4 +1,4 @@
-"""A member as the user's own module: its sizes beside the artifact, or why it has none."""
+"""A member as the user's own module: its files beside the artifact, or why there are none."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from edgeprune import console
 from edgeprune.errors import StructureError
 from edgeprune.graph.running import first_line
-from edgeprune.graph.weights import state_key
+from edgeprune.graph.weights import save_weights, state_key
 from edgeprune.graph.write_back.check import Answers
-from edgeprune.graph.write_back.reload import CHECK, SIZES
+from edgeprune.graph.write_back.reload import CHECK, SIZES, WEIGHTS
 from edgeprune.graph.write_back.write import write_back
 from edgeprune.request import Goal
 from edgeprune.stages.member import Member, slug
@@ -17,7 +17,7 @@ from edgeprune.stages.run import Run, Subject
 
 
 def describe_own_module(run: Run, subject: Subject, goal: Goal, member: Member) -> dict[str, Any]:
-    """Write a member into a freshly built module of the user's, and its sizes beside the artifact.
+    """Write a member into a freshly built module of the user's; put that beside the artifact.
 
     Returns:
         ``sizes``, the file in the run folder, and ``notes``; or ``reason``, where the module's own
@@ -38,7 +38,7 @@ def describe_own_module(run: Run, subject: Subject, goal: Goal, member: Member) 
             stage.finish(_write(run, subject, member, made))
     folder = run.folder / slug(goal)
     if "reason" in stage.result:
-        for name in (SIZES, CHECK):
+        for name in (SIZES, WEIGHTS, CHECK):
             (folder / name).unlink(missing_ok=True)  # of an earlier plan
         return {"reason": stage.result["reason"]}
     publish(made, folder)
@@ -47,7 +47,8 @@ def describe_own_module(run: Run, subject: Subject, goal: Goal, member: Member) 
 
 def _write(run: Run, subject: Subject, member: Member, made: Path) -> dict[str, Any]:
     try:
-        sizes = write_back(run.task.model(), subject.network, member.keep, member.module)
+        model = run.task.model()
+        sizes = write_back(model, subject.network, member.keep, member.module)
     except StructureError as error:
         return {"reason": str(error)}
     except Exception as error:
@@ -55,5 +56,6 @@ def _write(run: Run, subject: Subject, member: Member, made: Path) -> dict[str, 
         return {"reason": f"writing back raised {type(error).__name__}: {first_line(error)}"}
     made.mkdir(parents=True, exist_ok=True)
     sizes.save(made / SIZES)
+    save_weights(model, made / WEIGHTS)
     Answers.of(member.module, subject.network.captured.example_inputs).save(made / CHECK)
     return {"notes": list(sizes.notes)}

@@ -20,7 +20,7 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.network import Network, analyse
 from edgeprune.graph.weights import save_weights
 from edgeprune.graph.write_back.check import Answers
-from edgeprune.graph.write_back.sizes import Sizes, load_sizes
+from edgeprune.graph.write_back.sizes import load_sizes
 
 QUICK = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -118,7 +118,7 @@ def test_it_is_written_back_or_left_bit_for_bit(name: str, data: st.DataObject) 
     try:
         write_back(model, network, keep, graph)
     except StructureError as error:
-        assert name not in EXPRESSIBLE or not all(keep.values())
+        assert name not in EXPRESSIBLE
         assert "the graph module is the product" in str(error)
         assert everything(model) == before
     else:
@@ -268,18 +268,50 @@ def test_sizes_written_into_the_code_are_refused_with_their_line() -> None:
     assert everything(model) == before
 
 
-def test_an_emptied_block_stays_as_layers_of_no_units() -> None:
-    model, inputs, network = prepared("encoder")
-    model = copy.deepcopy(model)
-    dense = copy.deepcopy(model)
-    keep = {n: [] for n, s in network.structures.items() if s.kind == "neurons"}
-    graph = network.shrink(keep)
+@pytest.mark.parametrize("name", ["encoder", "residual_stages"])
+def test_one_unit_of_zeros_stands_for_a_block_that_was_taken_out(name: str) -> None:
+    dense, inputs, network = prepared(name)
+    inner = {n: s for n, s in network.structures.items() if s.kind != "width"}
+    emptied = [n for n, s in inner.items() if s.removable]
+    keep = {n: [] for n in emptied}
+    model, graph = copy.deepcopy(dense), network.shrink(keep)
+    before = sum(p.numel() for p in graph.parameters())
     sizes = write_back(model, network, keep, graph)
-    assert (model.up.out_features, model.down.in_features) == (0, 0)
-    assert {"up.weight", "norm2.weight"} <= set(sizes.unused)
     assert_equal(model, graph, inputs)
+    assert emptied
+    assert {f"{n}: taken out whole; one unit of zeros stands for it" for n in emptied} <= set(
+        sizes.notes
+    )
+    assert before < sum(p.numel() for p in model.parameters())
+    again = resize(copy.deepcopy(dense), sizes)
+    again.load_state_dict(model.state_dict())
+    assert_equal(again, graph, inputs)
     train_one_step(model, inputs)
-    assert resize(dense, sizes).up.weight.shape == (0, 12)
+
+
+def test_a_block_of_a_concatenation_can_be_taken_out() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
+            self.head = nn.Conv2d(10, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.head(torch.cat([y, self.b(F.relu(self.norm(y)))], 1))
+
+    torch.manual_seed(0)
+    model, x = Dense().eval(), torch.randn(1, 3, 4, 4)
+    network = analysed(model, x)
+    names = [n for n, s in network.structures.items() if s.removable]
+    assert names
+    for name in names:
+        written, graph = copy.deepcopy(model), network.shrink({name: []})
+        with torch.no_grad():
+            for p in graph.parameters():
+                p.mul_(1.5)  # weights that were trained since
+        write_back(written, network, {name: []}, graph)
+        assert_equal(written, graph, (x,))
 
 
 def test_tied_weights_stay_tied() -> None:
@@ -357,12 +389,11 @@ def test_parameters_that_inference_does_not_read_are_named() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What a run leaves of an encoder."""
-    model, _, network = prepared("encoder")
-    keep = half(network)
+    dense, _, network = prepared("encoder")
+    keep, model = half(network), copy.deepcopy(dense)
     graph = network.shrink(keep)
-    sizes = write_back(copy.deepcopy(model), network, keep, graph)
-    sizes.save(tmp_path / "sizes.json")
-    save_weights(graph, tmp_path / "weights.safetensors")
+    write_back(model, network, keep, graph).save(tmp_path / "sizes.json")
+    save_weights(model, tmp_path / "module.safetensors")
     Answers.of(graph, network.captured.example_inputs).save(tmp_path / "check.safetensors")
     return tmp_path
 
@@ -404,7 +435,7 @@ def test_damaged_and_missing_files_are_told(folder: Path) -> None:
     before = everything(model)
     for name, message in {
         "check.safetensors": "cannot be read",
-        "weights.safetensors": "cannot be read",
+        "module.safetensors": "cannot be read",
         "sizes.json": "cannot be read",
     }.items():
         content = (folder / name).read_bytes()
@@ -421,14 +452,8 @@ def test_damaged_and_missing_files_are_told(folder: Path) -> None:
     assert everything(model) == before
 
 
-def test_weights_that_the_sizes_name_must_be_there(folder: Path) -> None:
-    model, _, network = prepared("encoder")
-    save_weights(network.shrink({}), folder / "weights.safetensors")
-    with pytest.raises(InputError, match=r"does not fit sizes\.json"):
+def test_weights_of_other_sizes_are_refused(folder: Path) -> None:
+    model, _, _ = prepared("encoder")
+    save_weights(model, folder / "module.safetensors")
+    with pytest.raises(InputError, match=r"module\.safetensors does not fit"):
         load_shrunk(copy.deepcopy(model), folder)
-
-
-def test_sizes_hold_only_what_json_can(folder: Path) -> None:
-    sizes = load_sizes(folder / "sizes.json")
-    assert isinstance(sizes, Sizes)
-    assert sizes.modules["up"] == {"in_features": 6, "out_features": 10}

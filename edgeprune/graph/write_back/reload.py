@@ -1,19 +1,18 @@
 """Give a freshly built dense module the sizes and weights of a finished run."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from edgeprune.errors import InputError
 from edgeprune.graph.parametrizations import bake_parametrizations
-from edgeprune.graph.weights import read_tensors
+from edgeprune.graph.weights import read_tensors, read_weights_of
 from edgeprune.graph.write_back.check import Answers
 from edgeprune.graph.write_back.sizes import Sizes, load_sizes
 from edgeprune.graph.write_back.state import Snapshot, find_tensor, set_attributes, set_tensors
 
 SIZES = "sizes.json"
-WEIGHTS = "weights.safetensors"
+WEIGHTS = "module.safetensors"
 CHECK = "check.safetensors"
 
 
@@ -66,12 +65,12 @@ def load_shrunk(model: nn.Module, folder: Path | str) -> nn.Module:
             f"{folder} has no {SIZES}: either it is no target's folder, or the model's own module "
             "cannot take the sizes; edgeprune report RUN_DIR says why"
         )
-    sizes, weights = load_sizes(folder / SIZES), read_tensors(folder / WEIGHTS)
+    sizes = load_sizes(folder / SIZES)
     answers = Answers.from_tensors(read_tensors(folder / CHECK), folder / CHECK)
     snapshot = Snapshot(model)
     try:
         _resize(model, sizes)
-        set_tensors(model, _fitting(weights, sizes, folder / WEIGHTS))
+        set_tensors(model, read_weights_of(model, folder / WEIGHTS))
         if complaint := answers.complaint(model):
             raise InputError(
                 f"{type(model).__name__} with the weights of {folder} {complaint}; "
@@ -104,14 +103,3 @@ def _cut(model: nn.Module, name: str, shape: tuple[int, ...]) -> Tensor:
             f"{list(shape)}"
         )
     return tensor[tuple(slice(size) for size in shape)]
-
-
-def _fitting(weights: Mapping[str, Tensor], sizes: Sizes, path: Path) -> dict[str, Tensor]:
-    """The weights that the sizes name; what the graph does not read was not saved."""
-    found = {}
-    for name, shape in sizes.tensors.items():
-        if name in weights and tuple(weights[name].shape) == shape:
-            found[name] = weights[name]
-        elif name in weights or name not in sizes.unused:
-            raise InputError(f"{path} does not fit {SIZES}: '{name}' is not there as {list(shape)}")
-    return found

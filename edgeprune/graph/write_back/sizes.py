@@ -22,15 +22,13 @@ class Sizes:
         modules: By module path, the attributes of torch's own modules that name a size, such as
             ``{"layer1.0.conv1": {"out_channels": 24}}``; only those that changed.
         own: The same of modules of the user's classes (``num_heads``), found by trying them.
-        tensors: Shape of every parameter and buffer that was written, changed or not.
-        unused: Those of them that the shrunk graph does not read any more: of what was taken out.
+        tensors: Shapes of the parameters and buffers that shrank.
         notes: What a user should know about how it was done.
     """
 
     modules: Attributes
     own: Attributes
     tensors: Mapping[str, tuple[int, ...]]
-    unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def save(self, path: Path | str) -> None:
@@ -44,7 +42,6 @@ class Sizes:
             "modules": {name: dict(found) for name, found in self.modules.items()},
             "own": {name: dict(found) for name, found in self.own.items()},
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
-            "unused": list(self.unused),
             "notes": list(self.notes),
         }
         atomic_write_json(Path(path), record)
@@ -67,7 +64,6 @@ def load_sizes(path: Path | str) -> Sizes:
             modules={str(name): dict(found) for name, found in data["modules"].items()},
             own={str(name): dict(found) for name, found in data["own"].items()},
             tensors={str(n): tuple(int(s) for s in shape) for n, shape in data["tensors"].items()},
-            unused=tuple(str(name) for name in data["unused"]),
             notes=tuple(str(note) for note in data["notes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,7 +3,9 @@
 from collections import defaultdict
 from typing import Any
 
-from torch import fx, nn
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from edgeprune.errors import StructureError
@@ -22,6 +24,8 @@ from edgeprune.graph.write_back.sizes import Attributes, Sizes
 from edgeprune.graph.write_back.standard import standard_sizes
 from edgeprune.graph.write_back.state import Snapshot, find_tensor, set_attributes, set_tensors
 
+# What stands for a structure that is empty: few modules run on nothing.
+_STAND_IN = (0,)
 # How many lines of the user's code a message names.
 _LINES = 3
 
@@ -35,7 +39,7 @@ def write_back(
     Size attributes of torch's modules follow. If the module's forward then does not give what the
     graph gives, at two inputs within 1e-4 of the output's scale, attributes of the user's classes
     that are sizes which changed (``num_heads``) are tried. Weights that parametrizations compute
-    become plain parameters.
+    become plain parameters; one unit of zeros stands for a structure that was taken out whole.
 
     Args:
         model: The module that was captured, or one built alike.
@@ -62,27 +66,46 @@ def write_back(
 
 
 def _write(model: nn.Module, network: Network, keep: Keep, shrunk: fx.GraphModule) -> Sizes:
-    notes = bake_parametrizations(model)
-    left = shrunk.state_dict()
-    names = network.captured.module.state_dict()
-    # What the graph dropped is written, too: a structure taken out whole leaves sizes of zero.
-    values = {n: left[n] if n in left else network.surviving(n, keep) for n in names}
+    notes = [*bake_parametrizations(model), *_unread(model, network)]
+    standing = {name: units if len(units) else _STAND_IN for name, units in keep.items()}
+    emptied = [name for name in keep if not len(keep[name])]
+    graph = network.shrink(standing).graph if emptied else shrunk.graph
+    notes += [f"{name}: taken out whole; one unit of zeros stands for it" for name in emptied]
+    dense = network.captured.module.state_dict()
+    values = {n: _value(n, network, keep, standing, shrunk.state_dict().get(n)) for n in dense}
     written = set_tensors(model, values)
-    notes += _unread(model, network)
-    modules = _changed_standard_sizes(model, shrunk.graph)
+    modules = _changed_standard_sizes(model, graph)
     set_attributes(model, modules)
-    answers = Answers.of(shrunk, network.captured.example_inputs)
-    complaint = answers.complaint(model)
-    own: Attributes = {}
-    if complaint:
-        own = _own_sizes(model, network, shrunk, answers, complaint)
+    own = _own_sizes(model, network, shrunk, graph)
     return Sizes(
         modules=modules,
         own={path: dict(values) for path, values in own.items()},
-        tensors={name: tuple(values[name].shape) for name in written},
-        unused=tuple(name for name in written if name not in left),
+        tensors={n: tuple(values[n].shape) for n in written if values[n].shape != dense[n].shape},
         notes=tuple(notes),
     )
+
+
+def _value(name: str, network: Network, keep: Keep, standing: Keep, left: Tensor | None) -> Tensor:
+    """A tensor at its new size, where what consumes the units that stand in for none is zero.
+
+    Args:
+        standing: The units that stay, with one for each structure that ``keep`` empties.
+        left: What the shrunk graph has of it, if anything.
+    """
+    there = network.survivors(name, standing)
+    value: Tensor = network.captured.module.state_dict()[name]
+    for dim, positions in enumerate(there):
+        value = value.index_select(dim, torch.from_numpy(positions).to(value.device))
+    value = value.clone()
+    for structure in (network.structures[n] for n in keep if not len(keep[n])):
+        for slot in structure.inputs():
+            if slot.tensor == name:
+                zero = np.flatnonzero(slot.unit[there[slot.dim]] >= 0)
+                value.index_fill_(slot.dim, torch.from_numpy(zero).to(value.device), 0)
+    if left is not None:
+        also = zip(there, network.survivors(name, keep), strict=True)
+        value[np.ix_(*(np.flatnonzero(np.isin(a, b)) for a, b in also))] = left.to(value)
+    return value
 
 
 def _changed_standard_sizes(model: nn.Module, graph: fx.Graph) -> dict[str, dict[str, Any]]:
@@ -100,21 +123,21 @@ def _changed_standard_sizes(model: nn.Module, graph: fx.Graph) -> dict[str, dict
 
 
 def _own_sizes(
-    model: nn.Module,
-    network: Network,
-    shrunk: fx.GraphModule,
-    answers: Answers,
-    complaint: str,
+    model: nn.Module, network: Network, shrunk: fx.GraphModule, graph: fx.Graph
 ) -> Attributes:
-    """Attributes of the user's classes, set, with which the module gives the answers.
+    """Attributes of the user's classes, set, with which the module gives what the graph gives.
 
     Raises:
         StructureError: There are none.
     """
+    answers = Answers.of(shrunk, network.captured.example_inputs)
+    complaint = answers.complaint(model)
+    if not complaint:
+        return {}
     captured = network.captured.module.graph
     complaints = []
     for changes in (changed_arguments, changed_sizes):
-        groups = candidates(model, changes(captured, shrunk.graph))
+        groups = candidates(model, changes(captured, graph))
         for number, attributes in enumerate(ways_to_set(groups)):
             before = set_attributes(model, attributes)
             found = answers.complaint(model)
