@@ -43,18 +43,17 @@ class Answers:
         """
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         scales = self._scales()
-        worst = 0.0
         for inputs, wanted in self.pairs:
             try:
                 found = outputs(model, [x.to(device) for x in inputs])
             except Exception as error:  # the user's code may raise anything
                 return _explain(model, error)
-            worst = max(worst, relative_difference([y.cpu() for y in found], wanted, scales))
-        if worst <= TOLERANCE:
-            return ""
-        if worst == float("inf"):
-            return "gives outputs of other shapes than the graph"
-        return f"gives outputs that are off by {worst:.1e} of their scale"
+            off = relative_difference([y.cpu() for y in found], wanted, scales)
+            if off == float("inf"):
+                return "gives outputs of other shapes than the graph"
+            if off > TOLERANCE:
+                return f"gives outputs that are off by {off:.1e} of their scale"
+        return ""
 
     def _scales(self) -> list[float]:
         """Of every output, between a tenth of its largest value and all of it, its reaction."""

@@ -1,6 +1,7 @@
 """Write a shrunk network back into the user's own module."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,43 +68,54 @@ def write_back(
 
 def _write(model: nn.Module, network: Network, keep: Keep, shrunk: fx.GraphModule) -> Sizes:
     notes = [*bake_parametrizations(model), *_unread(model, network)]
-    standing = {name: units if len(units) else _STAND_IN for name, units in keep.items()}
     emptied = [name for name in keep if not len(keep[name])]
-    graph = network.shrink(standing).graph if emptied else shrunk.graph
     notes += [f"{name}: taken out whole; one unit of zeros stands for it" for name in emptied]
-    dense = network.captured.module.state_dict()
-    values = {n: _value(n, network, keep, standing, shrunk.state_dict().get(n)) for n in dense}
-    written = set_tensors(model, values)
+    standing = {**keep, **dict.fromkeys(emptied, _STAND_IN)}
+    graph = network.shrink(standing).graph if emptied else shrunk.graph
+    dense, left = network.captured.module.state_dict(), shrunk.state_dict()
+    new = {
+        name: left[name]
+        if name in left and not emptied
+        else _with_stand_ins(name, value, network, (standing, keep), emptied, left.get(name))
+        for name, value in dense.items()
+    }
+    written = set_tensors(model, new)
     modules = _changed_standard_sizes(model, graph)
     set_attributes(model, modules)
     own = _own_sizes(model, network, shrunk, graph)
     return Sizes(
         modules=modules,
         own={path: dict(values) for path, values in own.items()},
-        tensors={n: tuple(values[n].shape) for n in written if values[n].shape != dense[n].shape},
+        tensors={n: tuple(new[n].shape) for n in written if new[n].shape != dense[n].shape},
         notes=tuple(notes),
     )
 
 
-def _value(name: str, network: Network, keep: Keep, standing: Keep, left: Tensor | None) -> Tensor:
+def _with_stand_ins(
+    name: str,
+    value: Tensor,
+    network: Network,
+    keeps: tuple[Keep, Keep],
+    emptied: Sequence[str],
+    left: Tensor | None,
+) -> Tensor:
     """A tensor at its new size, where what consumes the units that stand in for none is zero.
 
     Args:
-        standing: The units that stay, with one for each structure that ``keep`` empties.
+        value: The whole tensor.
+        keeps: The units that stay with the stand-ins, and without.
         left: What the shrunk graph has of it, if anything.
     """
-    there = network.survivors(name, standing)
-    value: Tensor = network.captured.module.state_dict()[name]
+    there, without = (network.survivors(name, keep) for keep in keeps)
     for dim, positions in enumerate(there):
         value = value.index_select(dim, torch.from_numpy(positions).to(value.device))
     value = value.clone()
-    for structure in (network.structures[n] for n in keep if not len(keep[n])):
-        for slot in structure.inputs():
-            if slot.tensor == name:
-                zero = np.flatnonzero(slot.unit[there[slot.dim]] >= 0)
-                value.index_fill_(slot.dim, torch.from_numpy(zero).to(value.device), 0)
+    for slot in (slot for n in emptied for slot in network.structures[n].inputs()):
+        if slot.tensor == name:
+            zero = np.flatnonzero(slot.unit[there[slot.dim]] >= 0)
+            value.index_fill_(slot.dim, torch.from_numpy(zero).to(value.device), 0)
     if left is not None:
-        also = zip(there, network.survivors(name, keep), strict=True)
+        also = zip(there, without, strict=True)
         value[np.ix_(*(np.flatnonzero(np.isin(a, b)) for a, b in also))] = left.to(value)
     return value
 
