@@ -14,6 +14,9 @@ _LAZY: dict[str, str] = {
     "load_onnx": "edgeprune.onnx_import",
     "load_pt2": "edgeprune.pt2_import",
     "openvino_extension": "edgeprune.kernels.extension",
+    "load_shrunk": "edgeprune.graph.write_back.reload",
+    "resize": "edgeprune.graph.write_back.reload",
+    "write_back": "edgeprune.graph.write_back.write",
 }
 
 

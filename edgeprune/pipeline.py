@@ -27,6 +27,7 @@ from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.formats import format_rows
 from edgeprune.stages.loop import Closed, Loop
 from edgeprune.stages.member import answers_folder, build_member, recover_member, slug
+from edgeprune.stages.own_module import describe_own_module
 from edgeprune.stages.preview import cost_minutes, preview, prunable, refuse_unreachable
 from edgeprune.stages.record import report_record
 from edgeprune.stages.run import Run, Subject
@@ -139,6 +140,7 @@ def make_family(
         extra[goal]["formats"] = format_rows(loop.latency, choices, plan)
         extra[goal]["alone"] = alone(loop.problem, choices, plan, run.recipe.search, loop.log)
         judged[goal] = deliver.deliver(run, subject, goal, member)
+        extra[goal]["own_module"] = describe_own_module(run, subject, goal, member)
     shutil.rmtree(answers_folder(run), ignore_errors=True)
     measurement = deliver.confirm(run, subject, baselines, judged)
     return Family(

@@ -25,9 +25,9 @@ def latency(median: float) -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A run folder of two targets, one of them missed."""
     results = []
-    for goal, ms, met, levels in [
-        ("2x", 4.9, True, {"a": 8, "b": 4}),
-        ("4x", 2.6, False, {"a": 0, "b": 4}),
+    for goal, ms, met, levels, own_module in [
+        ("2x", 4.9, True, {"a": 8, "b": 4}, {"sizes": "2x/sizes.json", "notes": []}),
+        ("4x", 2.6, False, {"a": 0, "b": 4}, {"reason": "Net cannot be written back"}),
     ]:
         (tmp_path / goal).mkdir()
         save_plan(Plan(levels=levels), tmp_path / goal / "plan.yaml")
@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
                 "size_bytes": 1_500_000,
                 "artifact": f"{goal}/model.xml",
                 "plan": f"{goal}/plan.yaml",
+                "own_module": own_module,
             }
         )
     record = {
@@ -134,3 +135,14 @@ def test_the_card_has_a_head_the_figures_and_the_versions(folder: Path) -> None:
     for words in ("10.000 ms", "4.900 ms", "2.04x", "accuracy", "0.9500", "2026.4.1", "some cpu"):
         assert words in body, words
     assert "| 2x |" in body and "| 4x |" not in body and "None" not in body
+
+
+def test_the_own_module_is_explained_where_there_is_one_and_where_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["report", str(folder)])
+    assert "4x: Net cannot be written back" in capsys.readouterr().out.splitlines()
+    record = json.loads((folder / "report.json").read_text())
+    first, second = (write_card(folder, record, row).read_text() for row in record["results"])
+    assert 'edgeprune.load_shrunk(build_dense_model(), ".")' in first
+    assert "load_shrunk" not in second and "Net cannot be written back." in second

@@ -41,6 +41,8 @@ def zero_removed(
         for name, units in keep.items():
             gone = sorted(set(range(structures[name].units)) - set(units))
             for slot in structures[name].slots:
+                if not _has(model, slot.tensor):
+                    continue  # a constant that its code makes
                 places = [i for i, unit in enumerate(slot.unit.tolist()) if unit in set(gone)]
                 tensor = operator.attrgetter(slot.tensor)(model)
                 index = [slice(None)] * tensor.dim()
@@ -48,6 +50,14 @@ def zero_removed(
                 tensor[tuple(index)] = 0
                 count += len(places)
     return count
+
+
+def _has(model: nn.Module, tensor: str) -> bool:
+    owner, _, name = tensor.rpartition(".")
+    try:
+        return hasattr(model.get_submodule(owner), name)
+    except AttributeError:
+        return False
 
 
 class _SurvivorStatistics(TorchFunctionMode):
@@ -219,6 +229,8 @@ def other_inputs(inputs: Sequence[Tensor], generator: torch.Generator) -> tuple[
             masked = torch.ones_like(x)
             masked[..., -max(1, x.shape[-1] // 4) :] = 0
             found.append(masked)
+        elif x.dim() > 2:  # boxes, say, stay whole
+            found.append(x[:, torch.randperm(x.shape[1], generator=generator)])
         else:
             order = torch.randperm(x.numel(), generator=generator)
             found.append(x.flatten()[order].reshape(x.shape))

@@ -1,13 +1,14 @@
 """How much of each architecture of a zoo can be pruned, and whether the result is exact.
 
     python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy] [--sizes]
-                                 [--limit SECONDS] [--json FILE] [CASE ...]
+                                 [--write-back] [--limit SECONDS] [--json FILE] [CASE ...]
 
 For every case half of the units of every structure is removed at random, then another share of
 each (one choice a further seed), then half of each structure alone; every time the shrunk graph
 is compared with the case's own module in which the removed weights are zero (two inputs, each
-called twice). Every case runs in a process of its own. Where Torch-Pruning is installed, what it
-makes of the case stands beside ours.
+called twice). With ``--write-back`` half of all is written into the case's own module, and from
+there by its state dict into a fresh one. Every case runs in a process of its own. Where
+Torch-Pruning is installed, what it makes of the case stands beside ours.
 
 A zoo is a Python file with a dict CASES: name -> {"build": () -> (module, inputs)};
 ``--transformers`` stands for every base model of the installed transformers library.
@@ -39,6 +40,7 @@ from isolated import Row, run_isolated
 from other_sizes import other_sizes_outcome
 from rows import add_json_option, error_line, show_rows, write_rows
 from torch_pruning_peer import installed, peer_outcome
+from written_back import written_back_outcome
 
 from edgeprune import console
 from edgeprune.graph.capture import capture
@@ -71,12 +73,14 @@ class Checks:
         empty: Whether removable structures are emptied, too.
         deploy: Whether OpenVINO is compared.
         sizes: Whether other batches and lengths are.
+        write_back: Whether the result is written into the case's own module.
     """
 
     seeds: int = 1
     empty: bool = False
     deploy: bool = False
     sizes: bool = False
+    write_back: bool = False
 
 
 def run_case(build: Any, checks: Checks) -> Row:
@@ -108,6 +112,9 @@ def _examine(build: Any, checks: Checks, report: Report) -> None:
         if checks.sizes:
             report({"step": "sizes"})
             report(other_sizes_outcome(model, inputs))
+        if checks.write_back:
+            report({"step": "write back"})
+            report(written_back_outcome(build, network, tries[0][1]))
         report({"step": ""})
     except Exception as error:  # a case must not end the table
         if type(error).__name__ == "LeftOut":
@@ -191,7 +198,7 @@ def _cases(options: argparse.Namespace) -> dict[str, Any]:
 def run_all(cases: dict[str, Any], options: argparse.Namespace) -> list[Row]:
     """A row for every case, each in its own process."""
     rows = []
-    checks = Checks(options.seeds, options.empty, options.deploy, options.sizes)
+    checks = Checks(options.seeds, options.empty, options.deploy, options.sizes, options.write_back)
     for number, (name, case) in enumerate(cases.items(), 1):
         row: Row = {"name": name}
         work = partial(_examine, case["build"], checks)
@@ -244,6 +251,7 @@ def main() -> int:
     parser.add_argument("--empty", action="store_true", help="empty each removable structure, too")
     parser.add_argument("--deploy", action="store_true", help="compare in OpenVINO, too")
     parser.add_argument("--sizes", action="store_true", help="try other batches and lengths, too")
+    parser.add_argument("--write-back", action="store_true", help="write into the own module, too")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a case may take")
     add_json_option(parser)
     options = parser.parse_args()

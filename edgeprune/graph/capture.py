@@ -1,14 +1,11 @@
 """Capture a module as a flat graph of ATen operators with the module's own parameters."""
 
 import contextlib
-import copy
 import logging
 import operator
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +16,8 @@ from edgeprune.errors import CaptureError, InputError
 from edgeprune.graph.functionalise import functionalise
 from edgeprune.graph.naming import annotate_sources, keep_onnx_names, rename_nodes
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.parametrizations import baked_copy, is_parametrized
+from edgeprune.graph.running import evaluating, first_line, line_in_users_code, outputs
 
 _NO_EFFECT = ("dropout", "feature_dropout", "alias", "alpha_dropout")
 
@@ -63,7 +62,7 @@ def capture(
     example = tuple(example_inputs)
     _check_inputs(example)
     notes: list[str] = []
-    with _inference(model):
+    with evaluating(model):
         return _capture(model, example, sample_inputs, notes)
 
 
@@ -73,7 +72,9 @@ def _capture(
     sample_inputs: Sequence[Tensor] | None,
     notes: list[str],
 ) -> Captured:
-    model = _bake_parametrizations(model, notes)
+    if is_parametrized(model):
+        model, baked = baked_copy(model)
+        notes += baked
     module: fx.GraphModule | None = None
     varying = _varying_dims(example, sample_inputs)
     if sample_inputs is not None and any(varying):
@@ -134,18 +135,6 @@ def _export(
 
 
 @contextlib.contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """All modules in eval mode; afterwards in the mode they were in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Export logs and warns about what is raised anyway."""
     level = logging.root.manager.disable
@@ -182,55 +171,14 @@ def _export_dynamic(
     except InputError as error:
         return None, f"export with dynamic shapes failed ({error})"
     try:
-        with torch.no_grad():
-            want = _flat_tensors(model(*(x.clone() for x in example)))
-            have = module(*(x.clone() for x in example))
+        want, have = outputs(model, example), outputs(module, example)
     except RuntimeError as error:
-        return None, f"the exported graph is fixed to the batches' sizes ({_first_line(error)})"
+        return None, f"the exported graph is fixed to the batches' sizes ({first_line(error)})"
     same = len(want) == len(have) and all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
         for a, b in zip(want, have, strict=True)
     )
     return (module, "") if same else (None, "the exported graph differs at the example inputs")
-
-
-def _flat_tensors(value: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(value)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _bake_parametrizations(model: nn.Module, notes: list[str]) -> nn.Module:
-    """Replace weight_norm and the like by the weights they compute, on a copy."""
-    from torch.nn.utils import parametrize
-    from torch.nn.utils.weight_norm import WeightNorm
-
-    def hooked(module: nn.Module) -> list[str]:
-        hooks = module._forward_pre_hooks.values()
-        return [hook.name for hook in hooks if isinstance(hook, WeightNorm)]
-
-    if not any(parametrize.is_parametrized(m) or hooked(m) for m in model.modules()):
-        return model
-    model = copy.deepcopy(model)
-    for name, module in model.named_modules():
-        for tensor in _bake(module):
-            notes.append(f"{name}.{tensor}: parametrization replaced by the weight it computes")
-        for tensor in hooked(module):
-            torch.nn.utils.remove_weight_norm(module, tensor)
-            notes.append(f"{name}.{tensor}: weight_norm replaced by the weight it computes")
-    return model
-
-
-def _bake(module: nn.Module) -> list[str]:
-    """Make the parametrised tensors of one module plain parameters; returns their names."""
-    names = list(getattr(module, "parametrizations", {}))
-    values = {name: getattr(module, name).detach().clone() for name in names}
-    if names:
-        # torch's own removal edits the generated class, which copies share with the original.
-        del module._modules["parametrizations"]
-        module.__class__ = type(module).__bases__[0]
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(value))
-    return names
 
 
 def _clean(exported: fx.GraphModule) -> fx.GraphModule:
@@ -333,25 +281,12 @@ def _record_hints(module: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
         with torch.no_grad():
             _HintRecorder(module).run(*(x.clone() for x in example))
     except RuntimeError as error:
-        raise CaptureError(f"the exported graph does not run: {_first_line(error)}") from error
-
-
-# Folders, not their names: a user's code may well lie in a folder called torch.
-_NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[1]) + os.sep)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        raise CaptureError(f"the exported graph does not run: {first_line(error)}") from error
 
 
 def _explain(error: BaseException) -> str:
     """One line: what failed and the last line of the user's code that was running."""
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(("<", *_NOT_THE_USERS)):
-            place = f" at {file}:{trace.tb_lineno}"
-        trace = trace.tb_next
+    line = line_in_users_code(error)
+    place = f" at {line}" if line else ""
     remedy = "rewrite that part without control flow or shapes that depend on values"
-    return f"the model cannot be exported{place}: {_first_line(error)}; {remedy}"
+    return f"the model cannot be exported{place}: {first_line(error)}; {remedy}"

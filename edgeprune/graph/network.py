@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, fx
 from torch.fx import Node
 
@@ -21,6 +22,7 @@ from edgeprune.graph.validation import invalid_structures, removable_structures
 from edgeprune.suggest import suggestion
 
 Keep = Mapping[str, Sequence[int]]
+Positions = npt.NDArray[np.int64]
 _MAX_REPAIRS = 8
 
 
@@ -65,13 +67,17 @@ class Network:
 
     def param_shape(self, fqn: str) -> tuple[SymbolicDim, ...]:
         """Sizes of a parameter or buffer as functions of the levels."""
-        value: Tensor = self.captured.module.state_dict(keep_vars=True).get(fqn)  # type: ignore[assignment]
-        if value is None:
-            raise StructureError(f"the captured module has no parameter or buffer {fqn!r}")
+        value = self._tensor(fqn)
         dims = self.layout.parameters.get(fqn) or (None,) * value.dim()
         return tuple(
             self.layout.symbolic(units, size) for units, size in zip(dims, value.shape, strict=True)
         )
+
+    def _tensor(self, fqn: str) -> Tensor:
+        value = self.captured.module.state_dict(keep_vars=True).get(fqn)
+        if not isinstance(value, Tensor):
+            raise StructureError(f"the captured module has no parameter or buffer {fqn!r}")
+        return value
 
     def structures_of(self, node_name: str) -> tuple[str, ...]:
         """Structures whose level changes the input, weight or output shape of a node."""
@@ -100,6 +106,19 @@ class Network:
         """
         stays = self.stays(keep)
         return Shrinker(self.captured, self.layout, self._coupling.constants, stays).run(state)
+
+    def survivors(self, fqn: str, keep: Keep) -> tuple[Positions, ...]:
+        """Per dimension of a parameter or buffer the positions that stay.
+
+        Raises:
+            StructureError: An unknown tensor, structure or unit.
+        """
+        shape, stays = self._tensor(fqn).shape, self.stays(keep)
+        dims = self.layout.parameters.get(fqn) or (None,) * len(shape)
+        return tuple(
+            np.arange(size) if units is None else np.flatnonzero((units < 0) | stays[units])
+            for units, size in zip(dims, shape, strict=True)
+        )
 
     def summary(self) -> Summary:
         """What is prunable, what is not, and which operators at which lines say so."""

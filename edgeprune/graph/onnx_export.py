@@ -118,6 +118,7 @@ def _with_static_numbers(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> 
             if node.name in sizes:
                 shapes[copy] = sizes[node.name]
             with_plain_arguments(copy, shapes)
+    graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)
 
 

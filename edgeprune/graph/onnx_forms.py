@@ -35,6 +35,10 @@ def with_plain_arguments(node: Node, shapes: Mapping[Node, Shape]) -> None:
     plain = _PLAIN_ARGUMENTS.get(op_name(node))
     if plain is not None and node in shapes and node.args[0] in shapes:
         plain(node, shapes[node.args[0]], shapes[node])  # type: ignore[index]
+    elif op_name(node) == "cat":
+        parts: Any = node.args[0]
+        filled = [part for part in parts if 0 not in shapes.get(part, ())]
+        node.args = (filled or parts, *node.args[1:])
 
 
 def _without_negative_dims(node: Node, before: Shape, after: Shape) -> None:
@@ -169,6 +173,13 @@ def _unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
     return windows.movedim(dim + 1, -1)
 
 
+def _full_like(x: Tensor, value: Tensor | float, **options: Any) -> Tensor:
+    """As large as another tensor, of one value that may have been computed."""
+    if not isinstance(value, Tensor):
+        return torch.full_like(x, value, dtype=options.get("dtype"))
+    return value.to(options.get("dtype") or x.dtype).expand_as(x)
+
+
 def _lift(x: Tensor) -> Tensor:
     return x
 
@@ -176,6 +187,7 @@ def _lift(x: Tensor) -> Tensor:
 _FORMS: dict[str, Callable[..., Any]] = {
     "_grouped_mm": _grouped_mm,
     "grouped_mm_fallback": _grouped_mm,
+    "full_like": _full_like,
     "copy": _copy,
     "expm1": _expm1,
     "histc": _histc,

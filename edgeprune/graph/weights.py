@@ -24,7 +24,7 @@ def add_tensor(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None
     digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
 
 
-def save_weights(module: fx.GraphModule, path: Path | str) -> None:
+def save_weights(module: torch.nn.Module, path: Path | str) -> None:
     """Write all parameters and buffers under their qualified names, whole or not at all.
 
     Raises:
@@ -39,20 +39,37 @@ def save_weights(module: fx.GraphModule, path: Path | str) -> None:
         save_file(state, partial)
 
 
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"weights cannot be read from {path}: {error}") from error
+
+
 def load_weights(module: fx.GraphModule, path: Path | str) -> None:
     """Read weights into a network that was shrunk in the same way.
 
     Raises:
         InputError: The file cannot be read, or its names or shapes are not this network's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    module.load_state_dict(read_weights_of(module, path))
 
-    try:
-        found = load_file(str(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights cannot be read from {path}: {error}") from error
-    state = module.state_dict()
+
+def read_weights_of(module: torch.nn.Module, path: Path | str) -> dict[str, torch.Tensor]:
+    """A module's weights from a file, and nothing else.
+
+    Raises:
+        InputError: The file cannot be read, or its names or shapes are not this module's.
+    """
+    found, state = read_tensors(path), module.state_dict()
     odd = sorted(found.keys() ^ state.keys())
     if odd:
         raise InputError(f"{path} does not fit this network: {odd[0]} is only on one side")
@@ -62,4 +79,4 @@ def load_weights(module: fx.GraphModule, path: Path | str) -> None:
                 f"{path} does not fit this network: {name} has shape {list(value.shape)}, "
                 f"not {list(state[name].shape)}; was it saved with another plan?"
             )
-    module.load_state_dict(found)
+    return found

@@ -51,6 +51,7 @@ def card_text(record: dict[str, Any], result: Mapping[str, Any]) -> str:
         f"`python {PROGRAM}` opens `{Path(str(yours['artifact'])).name}` with the runtime and "
         "numpy alone and prints the median latency.",
         "",
+        *_own_module(result),
         "## Measured on",
         "",
         *_machine(record),
@@ -67,6 +68,25 @@ def _head(record: dict[str, Any]) -> dict[str, Any]:
         "library_name": name,
         "tags": ["edgeprune", "structured-pruning", str(record["device"])],
     }
+
+
+def _own_module(result: Mapping[str, Any]) -> list[str]:
+    """How training goes on with the model's own class, or why it cannot."""
+    found = result.get("own_module")
+    if not found:
+        return []
+    if "reason" in found:
+        return ["## Go on training", "", f"{found['reason']}.", ""]
+    return [
+        "## Go on training",
+        "",
+        "In this folder, with the dense model built as it was for the run, in float32:",
+        "",
+        "```python",
+        'model = edgeprune.load_shrunk(build_dense_model(), ".")',
+        "```",
+        "",
+    ]
 
 
 def _figures(record: dict[str, Any], result: Mapping[str, Any]) -> list[str]:

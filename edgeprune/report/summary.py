@@ -57,7 +57,7 @@ def summary_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def remarks(record: dict[str, Any]) -> list[str]:
-    """What deserves a line: a losing int8, an int8 that failed, drift, what froze."""
+    """What deserves a line: int8 that lost or failed, drift, what froze or is not written back."""
     lines = []
     dense = record["dense"]["latency_ms"]["median"]
     int8 = record.get("dense_int8")
@@ -69,6 +69,9 @@ def remarks(record: dict[str, Any]) -> list[str]:
         lines.append(f"{record['drifted_rounds']} rounds were marked by drift of the machine")
     if shares := record.get("prunable"):
         lines.append(prunable_line(shares))
+    for result in record["results"]:
+        if reason := result.get("own_module", {}).get("reason"):
+            lines.append(f"{goal_name(result)}: {reason}")
     frozen = record.get("frozen", [])
     if frozen:
         operators = sorted({str(entry["operator"]) for entry in frozen})

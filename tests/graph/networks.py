@@ -224,6 +224,24 @@ def stacked_experts() -> Case:
 
 
 @case
+def threshold_by_spread() -> Case:
+    """Activations count from so many deviations above their mean, which normalises nothing."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+            self.c = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            y = F.relu(y - (y.mean(-1, keepdim=True) + 0.3 * y.std(-1, keepdim=True)))
+            return self.c(F.relu(self.b(y)))
+
+    return Net(), (torch.randn(2, 4),)
+
+
+@case
 def experts_apart() -> Case:
     """A mixture whose router stays: an expert that loses all of its units is gone."""
 

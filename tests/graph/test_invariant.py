@@ -22,6 +22,7 @@ QUICK = settings(
 FROZEN_BY = {
     "unknown_operator": "fft_fft",
     "positive_features": "matmul",
+    "threshold_by_spread": "std",
 }
 
 

@@ -95,11 +95,12 @@ def test_the_table_says_what_became_of_every_case(tmp_path: Path, monkeypatch) -
         "--limit",
         "20",
         "--deploy",
+        "--write-back",
     ]
     monkeypatch.setattr("sys.argv", arguments)
     assert zoo_coverage.main() == 1
     fine, branch, endless = json.loads(found.read_text())
-    assert (fine["outcome"], fine["openvino"]) == ("exact", "equal")
+    assert (fine["outcome"], fine["openvino"], fine["own_module"]) == ("exact", "equal", "equal")
     assert fine["share_prunable"] == 1.0 and 0 < fine["params_removed"] < 1
     assert (branch["outcome"], branch["step"]) == ("failed", "capture")
     assert "cases.py" in branch["reason"]

@@ -77,6 +77,22 @@ def test_plan_and_weights_rebuild_what_the_onnx_file_computes(finished: Finished
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
 
 
+def test_the_tasks_own_module_goes_on_from_the_run(finished: Finished) -> None:
+    folder, _ = finished
+    task, member = Task(), folder / "1.3x"
+    (row,) = report(folder)["results"]
+    assert row["own_module"]["sizes"] == "1.3x/sizes.json"
+    assert "load_shrunk" in (member / "README.md").read_text(encoding="utf-8")
+    network = analyse(capture(task.model(), task.example_inputs(), next(iter(task.batches()))))
+    graph = network.shrink(load_plan(member / "plan.yaml").keep)
+    load_weights(graph, member / "weights.safetensors")
+    model = edgeprune.load_shrunk(task.model(), member)
+    assert type(model) is type(task.model())
+    image = next(iter(task.batches()))[0]
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), graph(image)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_a_finished_run_is_not_done_again(finished: Finished, start: Start) -> None:
     folder, _ = finished
     before = (folder / "1.3x" / "weights.safetensors").read_bytes()

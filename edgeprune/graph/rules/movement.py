@@ -90,6 +90,13 @@ def shrink_slice(s: "Shrinker", node: Node) -> Call:
     )
 
 
+@rewrites("repeat_interleave")
+def shrink_repeated(s: "Shrinker", node: Node) -> Call:
+    """Its size is what the repeats give; the one that was given is the old one."""
+    call = Call.of(node)
+    return Call(call.target, call.args[:3], {k: v for k, v in call.kwargs.items() if k == "dim"})
+
+
 @rewrites("narrow")
 def shrink_narrow(s: "Shrinker", node: Node) -> Call:
     """Start and length counted in survivors."""

@@ -84,21 +84,35 @@ def _reduced(c: "Coupling", node: Node, part: Plane, dims: list[int]) -> Plane |
     return Plane(narrowed(labels_, dims), zero)
 
 
-def rescales(node: Node, statistic: Node) -> bool:
-    """Whether every use of a statistic ends by shifting or scaling what it was taken from."""
+def rescales(node: Node, statistic: Node, inverted: bool = False) -> bool:
+    """Whether every use of a statistic ends by shifting or scaling what it was taken from.
+
+    A spread has to divide: a threshold so many deviations above the mean normalises nothing.
+    """
     for user in node.users:
         if user.op != "call_function":
             return False
         name = op_name(user)
+        inverse = inverted or _inverts(user, node)
         others = [i for i in user.all_input_nodes if i is not node]
         wider = any(_numel(other) > _numel(node) for other in others)
         if wider and name in ("sub", "mul", "div", "add"):
+            if op_name(statistic) in ("var", "std") and not inverse:
+                return False
             continue
         if name not in _SCALAR_STEPS:
             return False
-        if not rescales(user, statistic):
+        if not rescales(user, statistic, inverse):
             return False
     return bool(node.users)
+
+
+def _inverts(user: Node, node: Node) -> bool:
+    """Whether an operator's result is smaller the larger its argument is."""
+    name, second = op_name(user), user.args[1] if len(user.args) > 1 else None
+    if name == "pow":
+        return isinstance(second, int | float) and second < 0
+    return name in ("rsqrt", "reciprocal") or (name == "div" and second is node)
 
 
 def _numel(node: Node) -> int:

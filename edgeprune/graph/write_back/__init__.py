@@ -1,0 +1,1 @@
+"""From a shrunk graph back to the user's own module, and to a freshly built one."""
