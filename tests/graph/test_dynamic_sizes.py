@@ -1,6 +1,8 @@
 """Networks whose graph computes with the sizes of its inputs."""
 
 import torch
+from exactness import compare
+from masked_reference import plain_copy, zero_removed
 from torch import nn
 
 from edgeprune.graph.capture import capture
@@ -13,3 +15,36 @@ def test_sizes_that_are_multiplied_freeze_nothing() -> None:
     network = analyse(capture(model, (torch.zeros(1, 5, 24),), (torch.randn(7, 5, 24),)))
     units = sorted(structure.units for structure in network.structures.values())
     assert units[:2] == [3, 3] and units.count(48) == 2
+
+
+class Tagger(nn.Module):
+    """A recurrent network whose first state, and an average of its own, have the batch's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(12, 10)
+        self.lstm = nn.LSTM(10, 8, batch_first=True, bidirectional=True)
+        self.mix, self.head = nn.Linear(16, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y, _ = self.lstm(self.embed(ids))
+        y = self.mix(y)
+        total = torch.zeros(ids.shape[0], 6)
+        for step in range(2):
+            total = total + y[:, step]
+        y = y + torch.zeros_like(y)
+        return self.head(y + total.unsqueeze(1))
+
+
+def test_values_of_the_batch_s_size_shrink_with_what_they_meet() -> None:
+    model = Tagger().eval()
+    examples = (torch.randint(0, 12, (1, 5)),)
+    network = analyse(capture(model, examples, (torch.randint(0, 12, (4, 7)),)))
+    kinds = {s.kind: s.units for s in network.structures.values()}
+    assert kinds["hidden"] == 8 and 6 in {s.units for s in network.structures.values()}
+    keep = {name: range(s.units // 2) for name, s in network.structures.items()}
+    pruned, masked = network.shrink(keep), plain_copy(model)
+    zero_removed(masked, network.structures, keep)
+    for shape in ((1, 5), (3, 9)):
+        ids = (torch.randint(0, 12, shape),)
+        assert compare(pruned, masked, ids).outcome == "exact"

@@ -1,5 +1,6 @@
 """Views, reshapes and expansions: labels move; sizes that changed are written anew."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,17 +36,38 @@ def label_expanded(c: "Coupling", node: Node) -> "Value":
     data = node.meta["val"].is_floating_point() and "dynamic" not in node.meta
     if x.parts or not data:
         return x.map(lambda labels_: labels_.expand(shape), shape)
-    vectors = {d: c.sets.fresh(shape[d], f"{node.name}:copies {d}", CONSTANT) for d in grown}
-    return Planes(
-        shape,
-        tuple(
-            Plane(
-                vector.reshape([-1 if d == dim else 1 for d in range(len(shape))]).expand(shape),
-                False,
-            )
-            for dim, vector in vectors.items()
-        ),
-    )
+    return _same_along(c, node, grown, False)
+
+
+def _same_along(c: "Coupling", node: Node, dims: Sequence[int], zero: bool) -> Planes:
+    """Planes of a value that is the same all along these dimensions, and takes any size there."""
+    shape = c.shape(node)
+    parts = []
+    for dim in dims:
+        vector = c.sets.fresh(shape[dim], f"{node.name}:copies {dim}", CONSTANT)
+        wide = vector.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        parts.append(Plane(wide.expand(shape), zero))
+    return Planes(shape, tuple(parts))
+
+
+_FILLED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+_LIKE = ("zeros_like", "ones_like", "full_like")
+
+
+@labels(*_FILLED, *_LIKE)
+def label_filled(c: "Coupling", node: Node) -> "Value":
+    """One value for all positions. Constants do not come here, so that some size is dynamic."""
+    dynamic = node.meta.get("dynamic") or (None,) * len(c.shape(node))
+    fixed = [d for d, size in enumerate(c.shape(node)) if size > 1 and dynamic[d] is None]
+    data = node.meta["val"].is_floating_point()
+    return _same_along(c, node, fixed if data else [], _fill_value(c, node) == 0)
+
+
+def _fill_value(s: "Coupling | Shrinker", node: Node) -> Any:
+    name = op_name(node)
+    if "full" not in name:
+        return 0 if "zeros" in name else 1
+    return s.argument(node, 2 if name == "new_full" else 1, "fill_value")
 
 
 @labels("expand_as")
@@ -125,13 +147,21 @@ def shrink_repeat(s: "Shrinker", node: Node) -> Call:
     return Call(node.target, (source, counts), {})
 
 
-@rewrites("zeros_like", "ones_like", "full_like")
+@rewrites(*_FILLED)
 def shrink_filled(s: "Shrinker", node: Node) -> Call:
+    """New numbers where a size changed."""
+    place = 1 if op_name(node).startswith("new_") else 0
+    sizes: list[Any] = list(s.argument(node, place, "size"))
+    for dim in s.changed_dims(node):
+        sizes[dim] = s.new_size(node, dim)
+    return Call.of(node).replace(place, "size", sizes)
+
+
+@rewrites(*_LIKE)
+def shrink_filled_like(s: "Shrinker", node: Node) -> Call:
     """As large as the result has to be, where that is no longer the size of the other value."""
     source: Any = node.args[0]
     if s.new_shape(node) == s.new_shape(source):
         return Call.of(node)
-    known = {"zeros_like": 0, "ones_like": 1}
-    value = known.get(op_name(node), s.argument(node, 1, "fill_value"))
-    args = (source, _explicit_sizes(s, node), value)
+    args = (source, _explicit_sizes(s, node), _fill_value(s, node))
     return Call(torch.ops.aten.new_full.default, args, {"dtype": node.meta["val"].dtype})
