@@ -83,6 +83,7 @@ def _capture(
             notes.append(f"every shape is kept static because {reason}")
     if module is None:
         module = _clean(_export(model, example, None))
+        _check_results(model, module, example, notes)
     _record_hints(module, example)
     keep_onnx_names(module.graph, model)
     return Captured(module, example, notes)
@@ -174,11 +175,30 @@ def _export_dynamic(
         want, have = outputs(model, example), outputs(module, example)
     except RuntimeError as error:
         return None, f"the exported graph is fixed to the batches' sizes ({first_line(error)})"
-    same = len(want) == len(have) and all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+    if not _same(want, have):
+        return None, "the exported graph differs at the example inputs"
+    return module, ""
+
+
+def _check_results(
+    model: nn.Module, module: fx.GraphModule, example: tuple[Tensor, ...], notes: list[str]
+) -> None:
+    """A model may take another path while it is exported; then the graph is another model."""
+    want = outputs(model, example)
+    if not _same(want, outputs(model, example)):
+        notes.append("the model gives other results each time, so that its graph is not compared")
+    elif not _same(want, outputs(module, example)):
+        raise CaptureError(
+            "the exported graph does not give what the model gives: the model takes another path "
+            "while it is exported, as by torch.compiler.is_exporting(); take that branch out"
+        )
+
+
+def _same(want: Sequence[Tensor], have: Sequence[Tensor]) -> bool:
+    return len(want) == len(have) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
         for a, b in zip(want, have, strict=True)
     )
-    return (module, "") if same else (None, "the exported graph differs at the example inputs")
 
 
 def _clean(exported: fx.GraphModule) -> fx.GraphModule:

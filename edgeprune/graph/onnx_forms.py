@@ -83,6 +83,15 @@ def _expm1(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 0.1, series, x.exp() - 1)
 
 
+def _asinh(x: Tensor) -> Tensor:
+    size = x.abs()
+    return (size + (size * size + 1).sqrt()).log() * x.sign()
+
+
+def _atanh(x: Tensor) -> Tensor:
+    return ((1 + x) / (1 - x)).log() / 2
+
+
 def _histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """Counts of values in equal bins between two bounds; both zero is the data's own bounds."""
     flat = x.flatten()
@@ -185,6 +194,8 @@ def _lift(x: Tensor) -> Tensor:
 
 
 _FORMS: dict[str, Callable[..., Any]] = {
+    "asinh": _asinh,
+    "atanh": _atanh,
     "_grouped_mm": _grouped_mm,
     "grouped_mm_fallback": _grouped_mm,
     "full_like": _full_like,

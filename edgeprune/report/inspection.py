@@ -130,4 +130,7 @@ def _show_unprunable(weights: Sequence[Row], total: int) -> None:
 def _kinds_line(rows: Sequence[Row]) -> str:
     count = Counter(row["kind"] for row in rows)
     kinds = ", ".join(f"{kind} ({number})" for kind, number in count.most_common())
-    return f"search.kinds of a recipe chooses among the kinds of structures: {kinds}"
+    return (
+        f"search.kinds of a recipe chooses among the kinds of structures: {kinds}; "
+        "structures freezes single ones or forces what they keep, by name"
+    )

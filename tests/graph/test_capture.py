@@ -252,3 +252,20 @@ def test_writes_that_cannot_be_put_back_still_happen(kind: str) -> None:
     x = torch.randn(4, 3)
     module = capture(Net(), (x,)).module
     torch.testing.assert_close(module(x.clone())[0], Net()(x.clone()))
+
+
+def test_a_model_that_is_another_while_exported_is_refused() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if torch.compiler.is_exporting() else x * 3
+
+    with pytest.raises(CaptureError, match="takes another path while it is exported"):
+        capture(Net(), (torch.ones(3),))
+
+
+def test_random_results_are_not_compared() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    assert any("each time" in note for note in capture(Net(), (torch.ones(3),)).notes)

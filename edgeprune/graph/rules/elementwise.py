@@ -59,8 +59,8 @@ def label_unary(c: "Coupling", node: Node) -> "Value":
 def label_binary(c: "Coupling", node: Node) -> "Value | None":
     """All tensor operands tied together."""
     operands = [c.planes(a) for a in node.args if isinstance(a, Node) and _is_tensor(a)]
-    if not operands:
-        return None  # numbers, which dynamic shapes are computed from
+    if not operands or not _is_tensor(node):
+        return None  # numbers, which dynamic shapes are computed from, and lists
     zero = _zero_rule(node, len(operands))
     result = operands[0]
     for operand in operands[1:]:
