@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from deployed import deployed_outcome
-from exactness import Difference, difference, half_of_each, random_share_of_each
+from exactness import TOLERANCE, Difference, difference, half_of_each, random_share_of_each
 from isolated import Row, run_isolated
 from other_sizes import other_sizes_outcome
 from rows import add_json_option, error_line, show_rows, write_rows
@@ -153,10 +153,12 @@ def _verdict(model: Any, found: list[tuple[str, Difference]]) -> Row:
 def _reason(what: str, worst: Difference) -> str:
     if worst.outcome == "wrong":
         return f"wrong without {what}"
-    if worst.in_double is not None:
-        least = min(worst.in_double)
-        return f"{worst.accepted:.1e} without {what} is rounding: {least:.1e} in float64"
-    return ""
+    if worst.accepted <= TOLERANCE:
+        return ""
+    return (
+        f"{worst.accepted:.1e} without {what} is rounding: {min(worst.in_double or (1.0,)):.1e} in "
+        f"float64, {worst.by_last_bits:.1e} by the last bits of the weights"
+    )
 
 
 def timed(action: Any) -> tuple[Any, float]:
