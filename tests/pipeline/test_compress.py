@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from conftest import Start
+from conftest import HERE, Start
 from small_task import Task
 
 import edgeprune
@@ -214,3 +214,24 @@ def test_the_python_interface_returns_what_the_report_holds(
     else:
         assert found == report(folder)
         assert found["results"][0]["met"]
+
+
+def test_what_a_recipe_settles_holds_in_the_plan(start: Start, tmp_path: Path) -> None:
+    settled = {"keep": {"blocks.0:*": 0.5}, "freeze": ["blocks.2.*"], "minimum": {"blocks.1:*": 24}}
+    recipe = tmp_path / "settled.yaml"
+    text = (HERE / "small_recipe.yaml").read_text(encoding="utf-8")
+    recipe.write_text(f"{text}structures: {json.dumps(settled)}\n", encoding="utf-8")
+    done = start(tmp_path / "run", "--recipe", str(recipe), "--target-speedup", "1.1x")
+    assert done.returncode in (0, 3), done.stderr
+    plan = load_plan(tmp_path / "run" / "1.1x" / "plan.yaml")
+    assert plan.levels["blocks.0:channels"] == 16
+    assert plan.levels.get("blocks.2:channels", 32) == 32
+    assert plan.levels["blocks.1:channels"] >= 24
+
+
+def test_a_target_below_what_is_forced_is_refused(start: Start, tmp_path: Path) -> None:
+    recipe = tmp_path / "settled.yaml"
+    text = (HERE / "small_recipe.yaml").read_text(encoding="utf-8")
+    recipe.write_text(f'{text}structures: {{keep: {{"*": 1}}}}\n', encoding="utf-8")
+    done = start(tmp_path / "run", "--recipe", str(recipe), "--target-speedup", "4x")
+    assert done.returncode == 3 and "out of reach" in done.stderr
