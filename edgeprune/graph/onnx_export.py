@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
+from edgeprune.graph.complex_pairs import with_real_pairs
 from edgeprune.graph.modules import attach
 from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
 from edgeprune.graph.onnx_names import rename_values
@@ -38,7 +39,7 @@ def export_onnx(
         InputError: An operator has no ONNX form; the message names it.
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
-    static = _with_static_numbers(module, tuple(example_inputs))
+    static = _with_static_numbers(with_real_pairs(module), tuple(example_inputs))
     scoped = _with_scopes(static)
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]

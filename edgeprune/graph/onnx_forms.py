@@ -198,6 +198,7 @@ _FORMS: dict[str, Callable[..., Any]] = {
     "atanh": _atanh,
     "_grouped_mm": _grouped_mm,
     "grouped_mm_fallback": _grouped_mm,
+    "fill": _full_like,
     "full_like": _full_like,
     "copy": _copy,
     "expm1": _expm1,

@@ -29,15 +29,27 @@ def _kept_empty(x: Tensor) -> Tensor:
     return y
 
 
+_ANGLES = torch.randn(8, 3, generator=_GENERATOR)
+_TABLE = torch.polar(torch.ones(8, 3), _ANGLES)
+
+
+def _rotated(x: Tensor, table: Tensor) -> Tensor:
+    turned = torch.view_as_complex(x.view(8, 3, 2)) * table
+    return torch.view_as_real(turned.unsqueeze(0)).flatten(2) + turned.real.sum()
+
+
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "asinh": torch.asinh,
     "atanh": lambda x: torch.atanh(x.tanh() * 0.9),
     "avg_pool2d": lambda x: aten.avg_pool2d(x.view(1, 2, 4, 6), [9, 3], [9, 3], [0, 0], True),
+    "complex by angles": lambda x: _rotated(x, torch.polar(x[:, :3].abs(), _ANGLES)),
+    "complex by a table": lambda x: _rotated(x, _TABLE.conj()),
     "copy": lambda x: aten.copy(x[:1], x[1:2]) + x,
     "empty": _kept_empty,
     "expand": lambda x: torch.cat([x[:0].expand(-1, 6), x[:1].expand(3, -1)]),
     "expm1": lambda x: torch.expm1(x * torch.logspace(-6, 0, 6)),
     "full_like": lambda x: x + torch.full_like(x, x.amax()),
+    "fill": lambda x: x + aten.fill(x[:1], 3.0) + x[:1].clone().fill_(x.amax()),
     "flatten": lambda x: x.view(2, 4, 2, 3).flatten(-2),
     "grouped_mm": _grouped,
     "histc": lambda x: torch.histc(x, bins=7),
