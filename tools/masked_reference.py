@@ -155,17 +155,22 @@ class _Normalisation:
     def alive(self, size: int, dim: int) -> Tensor | None:
         """Which positions of a dimension are left, None if all are.
 
-        The zeros of the module's own scale tell; without one, of its input.
+        The zeros of the module's own scale tell, else those of its input.
         """
-        found = None
         if self._weight is not None:
             # As many dimensions as the input: the scale lies along one of them.
             same_rank = self._weight.dim() == self._x.dim()
             if self._weight.numel() == size and (not same_rank or self._weight.size(dim) == size):
                 found = self._weight.flatten() != 0
-        elif dim < self._x.dim() and self._x.size(dim) == size:
-            found = (self._x != 0).movedim(dim, 0).flatten(1).any(1)
-        return None if found is None or bool(found.all()) else found
+                if not bool(found.all()):
+                    return found
+            elif same_rank or self._weight.numel() in self._x.shape:
+                return None
+        if dim >= self._x.dim() or self._x.size(dim) != size:
+            return None
+        # There is no scale, or the module has one that it does not use.
+        found = (self._x != 0).movedim(dim, 0).flatten(1).any(1)
+        return None if bool(found.all()) else found
 
 
 def _is_vector(weight: Tensor) -> bool:

@@ -31,6 +31,7 @@ from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import argument, hint, is_mutable, op_name, output_shapes, tensor_shape
 from edgeprune.graph.planes import Plane, Planes, spans
 from edgeprune.graph.rules import LABEL_RULES
+from edgeprune.graph.running import first_line
 from edgeprune.graph.structure import Role
 
 _MAX_ROUNDS = 6
@@ -311,7 +312,11 @@ class Coupling:
         if node in self.impure or is_mutable(node):
             return self._opaque(node, "writes into a tensor that is read elsewhere")
         rule = LABEL_RULES.get(op_name(node))
-        result = rule(self, node) if rule is not None else None
+        try:
+            result = rule(self, node) if rule is not None else None
+        except (RuntimeError, IndexError, ValueError) as error:
+            # Sizes that depend on values are whatever they were in the example: none, say.
+            return self._opaque(node, f"cannot be followed ({first_line(error)})")
         return self._opaque(node, "operator without a rule") if result is None else result
 
     def _tidy(self, value: Value) -> Value:
