@@ -35,8 +35,8 @@ def other_sizes_outcome(model: nn.Module, inputs: Sequence[Tensor]) -> Row:
         return {"sizes": "none", "at_other_sizes": "the model takes one size only"}
     captured = capture(model, given, other)
     row: Row = {"sizes": " and ".join(varied)}
-    if captured.notes:
-        return row | {"at_other_sizes": captured.notes[-1]}
+    if static := [note for note in captured.notes if "kept static" in note]:
+        return row | {"at_other_sizes": static[0]}
     network = analyse(captured)
     keep = half_of_each(network.structures, random.Random(0))
     masked = plain_copy(model)
