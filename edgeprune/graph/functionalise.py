@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 
 from edgeprune.graph.ops import is_mutable, op_name
-from edgeprune.graph.put_back import can_be_put_back, put_back
+from edgeprune.graph.put_back import can_be_put_back, lies_contiguous, put_back
 
 # What may or may not share the storage of its argument, depending on strides and types.
 _MAY_ALIAS = {
@@ -52,6 +52,8 @@ def storage_roots(graph: fx.Graph) -> dict[Node, Node]:
         if node.op != "call_function" or not node.args:
             continue
         source = node.args[0]
+        if op_name(node) == "contiguous" and lies_contiguous(source) is False:
+            continue  # a copy
         if isinstance(source, Node) and (_returns_alias(node) or op_name(node) in _MAY_ALIAS):
             roots[node] = roots[source]
     return roots

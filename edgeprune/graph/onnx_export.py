@@ -13,9 +13,11 @@ from torch.fx import Node
 from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError
 from edgeprune.graph.complex_pairs import with_real_pairs
+from edgeprune.graph.functionalise import storage_roots
 from edgeprune.graph.modules import attach
 from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
 from edgeprune.graph.onnx_names import rename_values
+from edgeprune.graph.ops import is_mutable, op_name
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -39,6 +41,7 @@ def export_onnx(
         InputError: An operator has no ONNX form; the message names it.
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
+    _refuse_hidden_writes(module.graph)
     static = _with_static_numbers(with_real_pairs(module), tuple(example_inputs))
     scoped = _with_scopes(static)
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
@@ -75,6 +78,20 @@ def _names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -
         if "onnx_name" in node.meta
     }
     return found | dict(zip(outputs, result.meta.get("onnx_names", ())))
+
+
+def _refuse_hidden_writes(graph: fx.Graph) -> None:
+    """What is written by a view would be lost in the file without a word."""
+    roots = storage_roots(graph)
+    for node in graph.nodes:
+        if is_mutable(node) and isinstance(node.args[0], Node):
+            written = node.args[0]
+            if roots[written] is not written:
+                place = node.meta.get("source") or node.name
+                raise InputError(
+                    f"the model cannot be written as ONNX: {op_name(node)} at {place} writes into "
+                    "a part of a tensor; build that tensor by torch.cat or torch.where"
+                )
 
 
 class _Operator(nn.Module):

@@ -21,7 +21,17 @@ def can_be_put_back(view: Node) -> bool:
         return False
     if op_name(view) == "view":
         return all(isinstance(size, int) for size in view.args[0].meta["val"].shape)  # type: ignore[union-attr]
+    if op_name(view) == "contiguous":
+        return lies_contiguous(view.args[0]) is True
     return op_name(view) != "slice" or argument(view, 4, "step", 1) == 1
+
+
+def lies_contiguous(node: Any) -> bool | None:
+    """Whether a value lies contiguous in memory; None where its sizes are not known."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return value.is_contiguous()
 
 
 def put_back(graph: fx.Graph, view: Node, whole: Node, part: Node, cause: Node) -> Node:
@@ -92,6 +102,7 @@ def _same(call: Call, view: Node, whole: Node, part: Node) -> Node:
 
 _INVERSES: dict[str, Callable[[Call, Node, Node, Node], Node]] = {
     "alias": _same,
+    "contiguous": _same,
     "detach": _same,
     "permute": _permute,
     "select": _select,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeprune.errors import InputError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.onnx_export import export_onnx
 
@@ -84,3 +85,14 @@ def test_the_runtime_gives_what_torch_does(name: str, tmp_path: Path) -> None:
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     have = openvino.Core().compile_model(str(tmp_path / "m.onnx"), "CPU", exact)(x.numpy())[0]
     np.testing.assert_allclose(have, module(x)[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_writes_that_the_file_would_lose_are_refused(tmp_path: Path) -> None:
+    def write(x: Tensor) -> Tensor:
+        x.reshape(4, 12)[:, 1] += 1
+        return x + 1
+
+    x = torch.randn(8, 6)
+    module = capture(_Case(write), (x,)).module
+    with pytest.raises(InputError, match="test_onnx_forms.py.*writes into a part"):
+        export_onnx(module, (x,), tmp_path / "m.onnx")
