@@ -14,7 +14,7 @@ from isolated import Row
 from masked_reference import flat, plain_copy, zero_removed
 from torch import Tensor, nn
 
-from edgeprune.graph.capture import capture
+from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.network import analyse
 
 Inputs = tuple[Tensor, ...]
@@ -29,26 +29,36 @@ def other_sizes_outcome(model: nn.Module, inputs: Sequence[Tensor]) -> Row:
     given = tuple(inputs)
     batched = _allowed(model, [_said_again(given)])
     shorter = _allowed(model, _cut_short(batched or given))
-    varied = [name for name, found in (("batch", batched), ("length", shorter)) if found]
-    other = shorter or batched
-    if other is None:
-        return {"sizes": "none", "at_other_sizes": "the model takes one size only"}
-    captured = capture(model, given, other)
-    row: Row = {"sizes": " and ".join(varied)}
-    if static := [note for note in captured.notes if "kept static" in note]:
-        return row | {"at_other_sizes": static[0]}
+    allowed = [name for name, found in (("batch", batched), ("length", shorter)) if found]
+    row: Row = {"sizes": " and ".join(allowed) or "none"}
+    reason = "the model takes one size only"
+    for other in (shorter, batched):
+        if other is None:
+            continue
+        captured = capture(model, given, other)
+        static = [note for note in captured.notes if "kept static" in note]
+        if not static:
+            tries = [given, *([batched] if batched else []), other]
+            outcome = _compared(model, captured, tries)
+            only_batch = "" if other is shorter or shorter is None else f"; with length {reason}"
+            return row | {"at_other_sizes": f"{outcome}{only_batch}"}
+        reason = static[0]
+    return row | {"at_other_sizes": reason}
+
+
+def _compared(model: nn.Module, captured: Captured, tries: Sequence[Inputs]) -> str:
+    """Whether half of everything gone leaves the masked model at all of these inputs."""
     network = analyse(captured)
     keep = half_of_each(network.structures, random.Random(0))
     masked = plain_copy(model)
     zero_removed(masked, network.structures, keep)
     pruned = network.shrink(keep)
-    for tried in (given, batched, shorter):
-        if tried is not None:
-            found = compare(pruned, masked, tried)
-            if found.outcome == "wrong":
-                sizes = ", ".join(str(list(x.shape)) for x in tried)
-                return row | {"at_other_sizes": f"differs by {found.accepted:.1e} at {sizes}"}
-    return row | {"at_other_sizes": "equal"}
+    for tried in tries:
+        found = compare(pruned, masked, tried)
+        if found.outcome == "wrong":
+            sizes = ", ".join(str(list(x.shape)) for x in tried)
+            return f"differs by {found.accepted:.1e} at {sizes}"
+    return "equal"
 
 
 def _allowed(model: nn.Module, tries: Any) -> Inputs | None:

@@ -238,7 +238,7 @@ def summary_line(rows: list[Row]) -> str:
         line += f", {equal} of {len(deployed)} of these equal in OpenVINO"
     sized = [row for row in rows if row.get("sizes", "none") != "none"]
     if sized:
-        equal = sum(row.get("at_other_sizes") == "equal" for row in sized)
+        equal = sum(row.get("at_other_sizes", "").startswith("equal") for row in sized)
         line += f", {equal} of {len(sized)} at other sizes"
     return line
 
