@@ -54,7 +54,9 @@ def storage_roots(graph: fx.Graph) -> dict[Node, Node]:
         source = node.args[0]
         if op_name(node) == "contiguous" and lies_contiguous(source) is False:
             continue  # a copy
-        if isinstance(source, Node) and (_returns_alias(node) or op_name(node) in _MAY_ALIAS):
+        if op_name(node) == "getitem" and isinstance(source, Node) and not _may_alias(source):
+            continue  # each result has a storage of its own
+        if isinstance(source, Node) and _may_alias(node):
             roots[node] = roots[source]
     return roots
 
@@ -180,6 +182,10 @@ def _functional_overload(node: Node) -> Any:
         return None
     packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
     return getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
+
+
+def _may_alias(node: Node) -> bool:
+    return _returns_alias(node) or op_name(node) in _MAY_ALIAS
 
 
 def _returns_alias(node: Node) -> bool:

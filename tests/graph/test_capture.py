@@ -202,6 +202,10 @@ class _Writes(nn.Module):
             y.view(4, 2, 4).transpose(1, 2)[:, 1:3].add_(1)
         elif self.kind == "copies":
             (y := y.t().contiguous().t().contiguous()[:, :].contiguous())[0, 1:] += 1
+        elif self.kind == "one of several":
+            best, _ = y.topk(4)
+            best /= best.sum(-1, keepdim=True)
+            y = torch.cat([best, y], 1)
         elif self.kind == "result":
             part.clamp_(min=0).unsqueeze(0).mul_(3)
         elif self.kind == "twice":
