@@ -4,6 +4,7 @@ The exporter traces these functions in the operator's place, so that the ONNX no
 Each gives the operator's own result, to rounding.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,15 @@ def _asinh(x: Tensor) -> Tensor:
 
 def _atanh(x: Tensor) -> Tensor:
     return ((1 + x) / (1 - x)).log() / 2
+
+
+def _atan2(y: Tensor, x: Tensor) -> Tensor:
+    """The angle of (x, y); zeros have no sign."""
+    up = torch.where(y < 0, torch.full_like(y, -math.pi), torch.full_like(y, math.pi))
+    angle = (y / torch.where(x == 0, torch.ones_like(x), x)).atan()
+    angle = torch.where(x < 0, angle + up, angle)
+    vertical = torch.where(y == 0, torch.zeros_like(y), up / 2)
+    return torch.where(x == 0, vertical, angle)
 
 
 def _histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
@@ -195,6 +205,7 @@ def _lift(x: Tensor) -> Tensor:
 
 _FORMS: dict[str, Callable[..., Any]] = {
     "asinh": _asinh,
+    "atan2": _atan2,
     "atanh": _atanh,
     "_grouped_mm": _grouped_mm,
     "grouped_mm_fallback": _grouped_mm,

@@ -41,6 +41,8 @@ def _rotated(x: Tensor, table: Tensor) -> Tensor:
 
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "asinh": torch.asinh,
+    "atan2": lambda x: torch.atan2(x.round().relu() - 1, x.flip(0)),
+    "atan2 of nothing": lambda x: torch.atan2(x * 0, x.relu()),
     "atanh": lambda x: torch.atanh(x.tanh() * 0.9),
     "avg_pool2d": lambda x: aten.avg_pool2d(x.view(1, 2, 4, 6), [9, 3], [9, 3], [0, 0], True),
     "complex by angles": lambda x: _rotated(x, torch.polar(x[:, :3].abs(), _ANGLES)),
