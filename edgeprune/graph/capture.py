@@ -81,10 +81,12 @@ def _capture(
         module, reason = _export_dynamic(model, example, tuple(sample_inputs), varying)
         if module is None:
             notes.append(f"every shape is kept static because {reason}")
+    compared = module is not None
     if module is None:
         module = _clean(_export(model, example, None))
-        _check_results(model, module, example, notes)
-    _record_hints(module, example)
+    have = _record_hints(module, example)
+    if not compared:
+        _check_results(model, example, have, notes)
     keep_onnx_names(module.graph, model)
     return Captured(module, example, notes)
 
@@ -181,13 +183,15 @@ def _export_dynamic(
 
 
 def _check_results(
-    model: nn.Module, module: fx.GraphModule, example: tuple[Tensor, ...], notes: list[str]
+    model: nn.Module, example: tuple[Tensor, ...], have: Sequence[Tensor], notes: list[str]
 ) -> None:
     """A model may take another path while it is exported; then the graph is another model."""
     want = outputs(model, example)
+    if _same(want, have):
+        return
     if not _same(want, outputs(model, example)):
         notes.append("the model gives other results each time, so that its graph is not compared")
-    elif not _same(want, outputs(module, example)):
+    else:
         raise CaptureError(
             "the exported graph does not give what the model gives: the model takes another path "
             "while it is exported, as by torch.compiler.is_exporting(); take that branch out"
@@ -296,10 +300,12 @@ def _as_hint(value: Any) -> Any:
     return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta")
 
 
-def _record_hints(module: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
+def _record_hints(module: fx.GraphModule, example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Run the graph at the example inputs; its outputs."""
     try:
         with torch.no_grad():
-            _HintRecorder(module).run(*(x.clone() for x in example))
+            found: tuple[Tensor, ...] = _HintRecorder(module).run(*(x.clone() for x in example))
+            return found
     except RuntimeError as error:
         raise CaptureError(f"the exported graph does not run: {first_line(error)}") from error
 

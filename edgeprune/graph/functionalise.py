@@ -33,11 +33,12 @@ def functionalise(graph: fx.Graph) -> None:
     family: dict[Node, list[Node]] = defaultdict(list)
     for node, root in roots.items():
         family[root].append(node)
-    position = {node: index for index, node in enumerate(graph.nodes)}
     for root, members in family.items():
         writes = [n for n in members if is_mutable(n) and isinstance(n.args[0], Node)]
         if not writes or root.op in ("placeholder", "get_attr"):
             continue
+        # Anew each time: what was put back for one storage may read another.
+        position = {node: index for index, node in enumerate(graph.nodes)}
         if _has_versions(writes, members, position):
             _Versions(graph, members).make(writes)
         else:

@@ -275,3 +275,27 @@ def test_random_results_are_not_compared() -> None:
             return x + torch.randn_like(x)
 
     assert any("each time" in note for note in capture(Net(), (torch.ones(3),)).notes)
+
+
+def test_a_write_by_one_storage_may_read_a_view_of_a_later_one() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            whole = torch.zeros(4, 6)
+            y = x * 2
+            whole[:, :3] = y.to(torch.float32)
+            y.add_(1)
+            return whole + 1, y * 1
+
+    x = torch.randn(4, 3)
+    module = capture(Net(), (x,)).module
+    assert [n.name for n in module.graph.nodes if is_mutable(n)] == []
+    torch.testing.assert_close(module(x), Net()(x))
+
+
+def test_a_graph_that_does_not_run_is_told_in_one_line() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(lambda row: row + torch.zeros(row.shape[0]).sum())(x)
+
+    with pytest.raises(CaptureError, match="does not run: Either your tensor"):
+        capture(Net(), (torch.ones(4, 4),))
