@@ -115,15 +115,14 @@ def _moved_by_last_bits(
     masked: nn.Module, tries: Sequence[tuple[Tensor, ...]], generator: torch.Generator
 ) -> float:
     """How far outputs move when every weight does by its last bit: what no order of sums avoids."""
-    worst = 0.0
+    worst, wanted = 0.0, [run_masked(masked, tried) for tried in tries]
     for _ in range(_NUDGES):
         nudged = copy.deepcopy(masked)
         for weight in nudged.parameters():
             sign = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
             weight.mul_(1 + sign * _LAST_BIT)
-        for tried in tries:
-            moved = worst_difference(run_masked(nudged, tried), run_masked(masked, tried))
-            worst = max(worst, moved)
+        for tried, want in zip(tries, wanted, strict=True):
+            worst = max(worst, worst_difference(run_masked(nudged, tried), want))
     return worst
 
 

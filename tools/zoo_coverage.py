@@ -155,9 +155,10 @@ def _reason(what: str, worst: Difference) -> str:
         return f"wrong without {what}"
     if worst.accepted <= TOLERANCE:
         return ""
+    in_double = f"{min(worst.in_double):.1e} in float64, " if worst.in_double else ""
     return (
-        f"{worst.accepted:.1e} without {what} is rounding: {min(worst.in_double or (1.0,)):.1e} in "
-        f"float64, {worst.by_last_bits:.1e} by the last bits of the weights"
+        f"{worst.accepted:.1e} without {what} is rounding: {in_double}"
+        f"{worst.by_last_bits:.1e} by the last bits of the weights"
     )
 
 

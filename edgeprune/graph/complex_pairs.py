@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 
 _MOVES = {
     "alias", "clone", "contiguous", "detach", "expand", "flatten", "index", "index_select",
-    "lift_fresh_copy", "permute", "repeat", "reshape", "select", "slice", "squeeze", "transpose",
+    "permute", "repeat", "reshape", "select", "slice", "squeeze", "transpose",
     "unflatten", "unsqueeze", "view",
 }  # fmt: skip
 _CASTS = {"to", "_to_copy", "type_as"}

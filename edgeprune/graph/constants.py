@@ -9,12 +9,12 @@ from torch.fx import Node
 from edgeprune.graph.functionalise import storage_roots
 from edgeprune.graph.ops import is_mutable, op_name
 
-_FILLED = {
-    "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_ones", "new_zeros",
-    "new_full",
-}  # fmt: skip
+# Tensors of one value, of sizes that are given or those of another tensor.
+FILLED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+FILLED_LIKE = ("zeros_like", "ones_like", "full_like")
 _FROM_SHAPE = {
-    *_FILLED, "arange", "linspace", "eye", "scalar_tensor", "tril_indices", "triu_indices",
+    *FILLED, *FILLED_LIKE, "arange", "linspace", "eye", "scalar_tensor", "tril_indices",
+    "triu_indices",
 }  # fmt: skip
 _UNDEFINED = {"empty", "empty_like", "new_empty", "rand", "randn", "rand_like", "randn_like"}
 
@@ -72,7 +72,8 @@ def _is_constant(node: Node, found: dict[Node, Any]) -> bool:
     name = op_name(node)
     if name in _UNDEFINED:
         return False
-    if name in _FILLED and "dynamic" in node.meta and node.meta["val"].is_floating_point():
+    filled = name in FILLED or name in FILLED_LIKE
+    if filled and "dynamic" in node.meta and node.meta["val"].is_floating_point():
         return False  # as large as an input, and of one value: there is a rule
     if name in _FROM_SHAPE:
         return all(

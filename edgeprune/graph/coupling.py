@@ -29,7 +29,7 @@ from edgeprune.graph.labels import (
 )
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import argument, hint, is_mutable, op_name, output_shapes, tensor_shape
-from edgeprune.graph.planes import Plane, Planes, spans
+from edgeprune.graph.planes import Plane, Planes, laid_out, spans
 from edgeprune.graph.rules import LABEL_RULES
 from edgeprune.graph.running import first_line
 from edgeprune.graph.structure import Role
@@ -123,10 +123,10 @@ class Coupling:
             return value
         shape = self.shape(node)
         if self.is_parameter(node):
-            return _laid_out(self.parameter(node), shape)
+            return laid_out(self.parameter(node), shape)
         constant = self.constant(node)
         if constant is not None and node not in self._settled and self._is_data(node, constant):
-            found = _laid_out(self._fresh(shape, f"constant {node.name}", CONSTANT), shape)
+            found = laid_out(self._fresh(shape, f"constant {node.name}", CONSTANT), shape)
             self.values[node] = found
             return found
         return Planes(shape)
@@ -393,16 +393,6 @@ def _stored(graph: torch.fx.Graph, states: dict[Node, Tensor]) -> set[Node]:
         ):
             found.add(node)
     return found
-
-
-def _laid_out(vectors: Sequence[Tensor | None], shape: tuple[int, ...]) -> Planes:
-    """A plane for each label vector along its dimension."""
-    parts = []
-    for dim, vector in enumerate(vectors):
-        if vector is not None:
-            wide = vector.reshape([-1 if d == dim else 1 for d in range(len(shape))])
-            parts.append(Plane(wide.expand(shape)))
-    return Planes(shape, tuple(parts))
 
 
 def _hint_numbers(value: Any) -> Any:

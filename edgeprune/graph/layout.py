@@ -42,6 +42,10 @@ class Layout:
         which = np.unique(np.searchsorted(starts, present, side="right") - 1)
         return tuple(names[i] for i in which)
 
+    def staying(self, dims: Units, stays: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Whether each position along a dimension stays, given which units do."""
+        return np.where(dims >= 0, stays[dims], True)
+
     def symbolic(self, dims: Units | None, size: int) -> SymbolicDim:
         """The size of a dimension as a function of the levels."""
         if dims is None:

@@ -116,7 +116,7 @@ class Network:
         shape, stays = self._tensor(fqn).shape, self.stays(keep)
         dims = self.layout.parameters.get(fqn) or (None,) * len(shape)
         return tuple(
-            np.arange(size) if units is None else np.flatnonzero((units < 0) | stays[units])
+            np.arange(size) if units is None else np.flatnonzero(self.layout.staying(units, stays))
             for units, size in zip(dims, shape, strict=True)
         )
 

@@ -18,6 +18,7 @@ from edgeprune.graph.modules import attach
 from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
 from edgeprune.graph.onnx_names import rename_values
 from edgeprune.graph.ops import is_mutable, op_name
+from edgeprune.graph.running import first_line
 
 _OPSET = 17
 _WEIGHTS = "weights"
@@ -62,8 +63,7 @@ def export_onnx(
                 do_constant_folding=True,
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            cause = next((x.strip() for x in str(error).splitlines() if x.strip()), "unknown")
-            raise InputError(f"the model cannot be written as ONNX: {cause}") from error
+            raise InputError(f"the model cannot be written as ONNX: {first_line(error)}") from error
         if known:
             rename_values(partial, known)
 

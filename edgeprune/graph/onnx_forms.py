@@ -199,10 +199,6 @@ def _full_like(x: Tensor, value: Tensor | float, **options: Any) -> Tensor:
     return value.to(options.get("dtype") or x.dtype).expand_as(x)
 
 
-def _lift(x: Tensor) -> Tensor:
-    return x
-
-
 _FORMS: dict[str, Callable[..., Any]] = {
     "asinh": _asinh,
     "atan2": _atan2,
@@ -214,7 +210,6 @@ _FORMS: dict[str, Callable[..., Any]] = {
     "copy": _copy,
     "expm1": _expm1,
     "histc": _histc,
-    "lift_fresh_copy": _lift,
     "logsumexp": _logsumexp,
     "repeat_interleave": _repeat_interleave,
     "rms_norm": _rms_norm,

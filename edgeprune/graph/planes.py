@@ -49,6 +49,18 @@ class Planes:
         return Planes(self.shape, tuple(replace(part, zero=False) for part in self.parts))
 
 
+def laid_out(
+    vectors: Sequence[Tensor | None], shape: tuple[int, ...], *, zero: bool = True
+) -> Planes:
+    """A plane for each label vector along its dimension; None where there is none."""
+    parts = []
+    for dim, vector in enumerate(vectors):
+        if vector is not None:
+            wide = vector.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+            parts.append(Plane(wide.expand(shape), zero))
+    return Planes(shape, tuple(parts))
+
+
 def spans(labels: Tensor) -> list[int]:
     """The dimensions along which a label tensor is laid out, whether or not its classes differ."""
     return [d for d in range(labels.dim()) if labels.size(d) > 1 and labels.stride(d) != 0]

@@ -41,12 +41,12 @@ def put_back(graph: fx.Graph, view: Node, whole: Node, part: Node, cause: Node) 
     """
 
     def call(target: Any, *args: Any) -> Node:
-        return noted(graph.call_function(target, args), cause)
+        return _noted(graph.call_function(target, args), cause)
 
     return _INVERSES[op_name(view)](call, view, whole, part)
 
 
-def noted(node: Node, cause: Node) -> Node:
+def _noted(node: Node, cause: Node) -> Node:
     """A new node with the origin of another and, as export gives it, its own example value."""
     node.meta = {key: value for key, value in cause.meta.items() if key != "val"}
     values = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))

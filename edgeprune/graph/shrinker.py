@@ -90,7 +90,7 @@ class Shrinker:
             return None
         key = id(units)
         if key not in self._kept:
-            stays = np.where(units >= 0, self.stays[units], True)
+            stays = self.layout.staying(units, self.stays)
             self._kept[key] = None if stays.all() else np.flatnonzero(stays)
         return self._kept[key]
 

@@ -17,6 +17,7 @@ from edgeprune.errors import StructureError
 from edgeprune.graph.capture import Captured
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import op_name
+from edgeprune.graph.running import first_line
 from edgeprune.graph.shrinker import Shrinker
 
 Constants = Mapping[Node, Any]
@@ -124,8 +125,7 @@ class _ShapeCheck(fx.Interpreter):
         except (DynamicOutputShapeException, DataDependentOutputException) as error:
             raise _ShapesUnknown from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "fails"
-            raise _Mismatch(original, f"rewriting fails: {reason}") from error
+            raise _Mismatch(original, f"rewriting fails: {first_line(error)}") from error
         if original is not None and n.op == "call_function":
             self._compare(original, result)
         return result

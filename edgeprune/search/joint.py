@@ -62,9 +62,18 @@ class JointProblem:
         average = None if self.average is None else self.average.take(kept)
         return replace(self, pairwise=self.pairwise.take(kept), average=average, fastest=None)
 
+    def only(self, fixed: Levels) -> list[npt.NDArray[np.intp]]:
+        """Per group the places of all its levels, or of the one that it is fixed at."""
+        return [
+            np.array([group.levels.index(fixed[group.name])])
+            if group.name in fixed
+            else np.arange(len(group.levels))
+            for group in self.groups
+        ]
+
     def restricted(self, forced: Levels) -> "JointProblem":
         """The same problem in which some groups have one level only, the fastest plan's, too."""
-        return replace(self.take(self._only(forced)), fastest=self.fastest) if forced else self
+        return replace(self.take(self.only(forced)), fastest=self.fastest) if forced else self
 
     def scaled(self, removal: float, power: float) -> "JointProblem":
         """Another reading of the distortions, see `search.scaling`."""
@@ -94,7 +103,7 @@ class JointProblem:
         Exact, but for conversions, for any set that holds the hubs; else parts of more than two
         free groups are right at the plan and, as good as, where up to two of them differ from it.
         """
-        problem = self.pairwise.take(self._only({name: plan[name] for name in fixed}))
+        problem = self.pairwise.take(self.only({name: plan[name] for name in fixed}))
         terms = Terms()
         for part, names in self._named_parts:
             free = [name for name in names if name not in fixed]
@@ -122,15 +131,6 @@ class JointProblem:
             least = part.least({*free, *(part.names - set(names))})
             terms.add(self._projected(least, free, self.pairwise, anywhere))
         return with_terms(self.pairwise, terms)
-
-    def _only(self, fixed: Levels) -> list[npt.NDArray[np.intp]]:
-        """Per group the places of all its levels, or of the one that it is fixed at."""
-        return [
-            np.array([group.levels.index(fixed[group.name])])
-            if group.name in fixed
-            else np.arange(len(group.levels))
-            for group in self.groups
-        ]
 
     def _projected(self, part: Joint, free: Sequence[str], problem: Problem, plan: Levels) -> Terms:
         def time_ms(points: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

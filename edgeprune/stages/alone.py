@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from edgeprune.errors import InfeasibleTarget
 from edgeprune.graph.choices import Choices
 from edgeprune.recipe import SearchRecipe
@@ -30,23 +28,17 @@ def alone(
         return {}
     _, time_ms = problem.evaluate(plan)
     found: dict[str, dict[str, Any]] = {}
-    for kind, fixed in (("structures", set(choices.sites)), ("formats", set(choices.levels))):
-        kept = [
-            np.array([_dense(group.name, group.levels, choices)])
-            if group.name in fixed
-            else np.arange(len(group.levels))
+    for kind, fixed in (("structures", choices.sites), ("formats", choices.levels)):
+        dense = {
+            group.name: 0 if group.name in choices.sites else max(group.levels)
             for group in problem.groups
-        ]
+            if group.name in fixed
+        }
         try:
-            plans = starting_plans(problem.take(kept), time_ms, recipe)
+            plans = starting_plans(problem.take(problem.only(dense)), time_ms, recipe)
         except InfeasibleTarget:
             found[kind] = {"reachable": False}
             continue
         least = min(log.loss(levels) for levels, _ in plans)
         found[kind] = {"reachable": True, "output_error": least}
     return found
-
-
-def _dense(name: str, levels: tuple[int, ...], choices: Choices) -> int:
-    """Where a group's dense alternative stands."""
-    return levels.index(0 if name in choices.sites else max(levels))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node
 
+from edgeprune.graph.constants import FILLED, FILLED_LIKE
 from edgeprune.graph.labels import CONSTANT
 from edgeprune.graph.ops import op_name
-from edgeprune.graph.planes import Plane, Planes
+from edgeprune.graph.planes import Planes, laid_out
 from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.movement import run_on_labels
 from edgeprune.graph.rules.registry import Call, labels, rewrites
@@ -42,19 +43,14 @@ def label_expanded(c: "Coupling", node: Node) -> "Value":
 def _same_along(c: "Coupling", node: Node, dims: Sequence[int], zero: bool) -> Planes:
     """Planes of a value that is the same all along these dimensions, and takes any size there."""
     shape = c.shape(node)
-    parts = []
-    for dim in dims:
-        vector = c.sets.fresh(shape[dim], f"{node.name}:copies {dim}", CONSTANT)
-        wide = vector.reshape([-1 if d == dim else 1 for d in range(len(shape))])
-        parts.append(Plane(wide.expand(shape), zero))
-    return Planes(shape, tuple(parts))
+    vectors = [
+        c.sets.fresh(size, f"{node.name}:copies {d}", CONSTANT) if d in dims else None
+        for d, size in enumerate(shape)
+    ]
+    return laid_out(vectors, shape, zero=zero)
 
 
-_FILLED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
-_LIKE = ("zeros_like", "ones_like", "full_like")
-
-
-@labels(*_FILLED, *_LIKE)
+@labels(*FILLED, *FILLED_LIKE)
 def label_filled(c: "Coupling", node: Node) -> "Value":
     """One value for all positions. Constants do not come here, so that some size is dynamic."""
     dynamic = node.meta.get("dynamic") or (None,) * len(c.shape(node))
@@ -147,7 +143,7 @@ def shrink_repeat(s: "Shrinker", node: Node) -> Call:
     return Call(node.target, (source, counts), {})
 
 
-@rewrites(*_FILLED)
+@rewrites(*FILLED)
 def shrink_filled(s: "Shrinker", node: Node) -> Call:
     """New numbers where a size changed."""
     place = 1 if op_name(node).startswith("new_") else 0
@@ -157,7 +153,7 @@ def shrink_filled(s: "Shrinker", node: Node) -> Call:
     return Call.of(node).replace(place, "size", sizes)
 
 
-@rewrites(*_LIKE)
+@rewrites(*FILLED_LIKE)
 def shrink_filled_like(s: "Shrinker", node: Node) -> Call:
     """As large as the result has to be, where that is no longer the size of the other value."""
     source: Any = node.args[0]
