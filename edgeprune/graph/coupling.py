@@ -6,7 +6,7 @@ made last, and each knows the node it came from.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,9 @@ class Coupling:
     :meth:`union` and :meth:`freeze`, and return the planes of their result.
     """
 
-    def __init__(self, captured: Captured, freeze: Sequence[str] = ()) -> None:
+    def __init__(
+        self, captured: Captured, freeze: Collection[str] = (), narrow: Collection[str] = ()
+    ) -> None:
         self.captured = captured
         self.graph = captured.module.graph
         self.sets = LabelSets()
@@ -93,7 +95,10 @@ class Coupling:
         self._settled: set[Node] = set()
         self._cause_of: dict[tuple[str, str], int] = {}
         self._node: Node | None = None
-        self._frozen_by_user = frozenset(freeze)
+        self.frozen_on_request = frozenset(freeze)
+        self.narrow = frozenset(narrow)
+        self.heads_at: dict[Node, Tensor] = {}
+        """By product of two values what differed from head to head when first seen."""
 
     # -- what rules read
 
@@ -148,7 +153,7 @@ class Coupling:
                     self._starts.append(int(vector[0]))
                     self._ends.append(int(vector[0]) + len(vector))
                     self._owners.append((name, dim))
-            if name in self._frozen_by_user:
+            if name in self.frozen_on_request:
                 self._freeze_user(name)
         return self.parameters[name]
 
@@ -234,6 +239,15 @@ class Coupling:
         for vector in self.parameters[name]:
             if vector is not None:
                 self.sets.freeze(vector.numpy(), cause)
+
+    def narrows_heads(self) -> bool:
+        """Whether the current product keeps all its heads, and what each is wide may shrink."""
+        return self._node is not None and self._node.name in self.narrow
+
+    def heads(self, labels: Tensor) -> None:
+        """These labels differ from one head of the current product to the next."""
+        if self._node is not None:
+            self.heads_at.setdefault(self._node, labels)
 
     def feature(self, labels: Tensor) -> None:
         """These labels have rows or columns of a layer's weight."""

@@ -79,6 +79,10 @@ class LabelSets:
         """The highest level with which these labels were made, whatever they are tied to."""
         return int(self._made_level[np.asarray(labels)].max(initial=-1))
 
+    def anchored(self, labels: npt.ArrayLike) -> bool:
+        """Whether a layer has a row or a column for any of these, frozen or not."""
+        return bool(self._level[self._roots(labels)].max(initial=-1) == FEATURE)
+
     def levels(self, classes: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """The level of every class."""
         found: npt.NDArray[np.int8] = self._level[np.asarray(classes)]

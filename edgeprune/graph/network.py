@@ -1,6 +1,6 @@
 """A captured network with its prunable structures, and what every level does to its shapes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from edgeprune.graph.capture import Captured
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
+from edgeprune.graph.head_width import products_of, products_with_frozen_heads
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.shrinker import Shrinker
@@ -127,6 +128,21 @@ class Network:
         layers = {name: state[name].numel() for name in used if state[name].dim() >= 2}
         return summarise(self.structures, self.frozen, layers, self.renormalised)
 
+    def with_head_width(self, names: Collection[str]) -> "Network":
+        """The same network, in which these structures of heads keep all their heads and may lose
+        width in each instead.
+
+        Raises:
+            StructureError: A name is not one of a structure of heads.
+        """
+        for name in names:
+            kind = self.structures[name].kind if name in self.structures else ""
+            if kind != "heads":
+                hint = suggestion(name, [n for n, s in self.structures.items() if s.kind == "heads"])
+                raise StructureError(f"there is no structure of heads '{name}'; {hint}")
+        narrow = products_of(self._coupling, self.layout, names) | self._coupling.narrow
+        return _found(self.captured, self._coupling.frozen_on_request, narrow)[1]
+
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Over all units of all structures, whether each stays."""
         total = sum(self.layout.units.values())
@@ -146,13 +162,30 @@ class Network:
         return stays
 
 
-def analyse(captured: Captured, *, freeze: Sequence[str] = ()) -> Network:
+def analyse(captured: Captured, *, freeze: Collection[str] = ()) -> Network:
     """Find the coupled structures of a captured network.
 
     ``freeze`` names parameters that must keep their shape. Structures whose rewriting would give
-    other shapes than predicted are frozen, too, and reported.
+    other shapes than predicted are frozen, too, and reported. Where heads cannot be removed, what
+    each is wide can, if that is more.
     """
-    coupling = Coupling(captured, freeze)
+    coupling, network = _found(captured, freeze, frozenset())
+    narrow = products_with_frozen_heads(coupling)
+    if narrow:
+        _, other = _found(captured, freeze, narrow)
+        if _frozen_positions(other) < _frozen_positions(network):
+            return other
+    return network
+
+
+def _frozen_positions(network: Network) -> int:
+    return sum(entry.positions for entry in network.frozen)
+
+
+def _found(
+    captured: Captured, freeze: Collection[str], narrow: Collection[str]
+) -> tuple[Coupling, Network]:
+    coupling = Coupling(captured, freeze, narrow)
     coupling.propagate()
     _freeze_what_fails(coupling)
     layout, _ = extract_layout(coupling)
@@ -163,7 +196,7 @@ def analyse(captured: Captured, *, freeze: Sequence[str] = ()) -> Network:
     layout, kinds = extract_layout(coupling)
     if single:
         removable = removable_structures(captured, layout, coupling.constants)
-    return Network(coupling, layout, kinds, removable)
+    return coupling, Network(coupling, layout, kinds, removable)
 
 
 def _freeze_what_fails(coupling: Coupling) -> None:

@@ -96,16 +96,29 @@ def _families_by_operator(
     head_widths: set[int] = set()
     widths: set[int] = set()
     for node in coupling.graph.nodes:
-        if node.op != "call_function" or node not in values:
-            continue
-        name = op_name(node)
-        if name in _ATTENTION and not any(i in coupling.stored for i in node.all_input_nodes):
-            first, second = (families(i) for i in node.all_input_nodes[:2])
+        name = op_name(node) if node.op == "call_function" else ""
+        if name in _ATTENTION:
+            factors = _factors(node)
+            if any(i in coupling.stored for i in factors):
+                continue
+            first, second = (families(i) for i in factors[:2])
             heads |= families(node, slice(-2)) & first & second
             head_widths |= (first & second) - families(node, slice(-2))
+            if node.name in coupling.narrow:
+                head_widths |= set().union(*(families(i) for i in factors)) - heads
         elif name == "add" and len({layers[i] for i in node.all_input_nodes}) == 2:
             widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
     return {"heads": heads, "width": widths, "head_width": head_widths}
+
+
+def _factors(node: Node) -> list[Node]:
+    """The values that a product multiplies; of attention queries, keys and values."""
+    name = op_name(node)
+    if name == "einsum":
+        return [value for value in node.args[1] if isinstance(value, Node)]  # type: ignore[union-attr]
+    first = 1 if name == "baddbmm" else 0
+    count = 3 if name == "scaled_dot_product_attention" else 2
+    return [value for value in node.args[first : first + count] if isinstance(value, Node)]
 
 
 def _layers_behind(coupling: Coupling) -> dict[Node, frozenset[str]]:

@@ -186,6 +186,7 @@ def _record_weight(c: "Coupling", node: Node, p: _Product) -> None:
 def _sum_over(c: "Coupling", p: _Product) -> list[Plane]:
     """Planes along summed dimensions: consumed, or tied to whole heads, which are the result."""
     first, second = (_along(c, parts, p.summed) for parts in (p.a, p.b))
+    _note_heads(c, p, [*first, *second])
     result: list[Plane] = []
     for a in first:
         dims = set(c.varying(a.labels)) & set(p.summed)
@@ -231,7 +232,9 @@ def _both_sides(c: "Coupling", p: _Product, a: Plane, b: Plane) -> list[Plane]:
         # A feature meets plain data: wait until all certain ties are made.
         x, own = (a, p.only_a) if c.level(a.labels) == FEATURE else (b, p.only_b)
         return [_placeholder(c, p, x, own)]
-    first, second = c.tie(a.labels, p.only_a), c.tie(b.labels, p.only_b)
+    alike = p.batch if c.narrows_heads() else []
+    first = c.tie(a.labels, [*p.only_a, *alike])
+    second = c.tie(b.labels, [*p.only_b, *alike])
     c.union(first, second)
     if c.varies(first, p.batch) or c.varies(second, p.batch):
         whole = c.tie(first, p.summed)
@@ -266,9 +269,10 @@ def _placeholder(c: "Coupling", p: _Product, x: Plane, own: list[int]) -> Plane:
 def _multiply(c: "Coupling", p: _Product) -> list[Plane]:
     """Planes along batch dimensions are tied between the operands, all others pass."""
     result: list[Plane] = []
-    a = [part for part in p.a if not c.varies(part.labels, p.summed)]
-    b = [part for part in p.b if not c.varies(part.labels, p.summed)]
+    a = [_narrowing(c, x, p.only_a, p) for x in p.a if not c.varies(x.labels, p.summed)]
+    b = [_narrowing(c, x, p.only_b, p) for x in p.b if not c.varies(x.labels, p.summed)]
     heads_a, heads_b = _batched(c, a, p.batch), _batched(c, b, p.batch)
+    _note_heads(c, p, [*a, *b])
     if heads_a is not None and heads_b is not None:
         first, second = c.tie(heads_a.labels, p.only_a), c.tie(heads_b.labels, p.only_b)
         c.union(first, second)
@@ -288,6 +292,23 @@ def _multiply(c: "Coupling", p: _Product) -> list[Plane]:
         else:
             result.append(part)
     return result
+
+
+def _narrowing(c: "Coupling", x: Plane, own: list[int], p: _Product) -> Plane:
+    """The plane, made the same in every head where these stay and their width may shrink."""
+    if c.narrows_heads() and c.varies(x.labels, own):
+        return Plane(c.tie(x.labels, p.batch), x.zero)
+    return x
+
+
+def _note_heads(c: "Coupling", p: _Product, parts: list[Plane]) -> None:
+    """Features that differ from head to head and within each: either can be removed."""
+    if p.stored_a or p.stored_b:
+        return
+    for part in parts:
+        within = [*p.summed, *p.only_a, *p.only_b]
+        if c.varies(part.labels, p.batch) and c.varies(part.labels, within):
+            c.heads(part.labels)
 
 
 def _batched(c: "Coupling", parts: list[Plane], batch: list[int]) -> Plane | None:
