@@ -65,12 +65,15 @@ class StructuresRecipe(Checked):
         keep: Share of the units that stays in every plan, or their number above 1.
         minimum: Least number of units that may stay.
         multiple: What levels are multiples of, in place of what the target prefers.
+        head_width: Attention whose heads may lose width as well as go; there is no need to say so
+            where heads cannot go.
     """
 
     freeze: tuple[str, ...] = ()
     keep: Mapping[str, Annotated[float, Range(0)]] = field(default_factory=dict)
     minimum: Mapping[str, Count] = field(default_factory=dict)
     multiple: Mapping[str, Count] = field(default_factory=dict)
+    head_width: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How much of each architecture of a zoo can be pruned, and whether the result is exact.
 
     python tools/zoo_coverage.py [--zoo FILE]... [--transformers] [--seeds N] [--deploy] [--sizes]
-                                 [--write-back] [--limit SECONDS] [--json FILE] [CASE ...]
+                                 [--write-back] [--head-width] [--limit SECONDS] [--json FILE]
+                                 [CASE ...]
 
 For every case half of the units of every structure is removed at random, then another share of
 each (one choice a further seed), then half of each structure alone; every time the shrunk graph
@@ -43,8 +44,9 @@ from torch_pruning_peer import installed, peer_outcome
 from written_back import written_back_outcome
 
 from edgeprune import console
-from edgeprune.graph.capture import capture
-from edgeprune.graph.network import analyse
+from edgeprune.compression.constraints import with_head_width
+from edgeprune.graph.capture import Captured, capture
+from edgeprune.graph.network import Network, analyse
 
 ROOT = Path(__file__).resolve().parents[1]
 TRANSFORMERS = Path(__file__).parent / "zoo" / "transformers_models.py"
@@ -74,6 +76,7 @@ class Checks:
         deploy: Whether OpenVINO is compared.
         sizes: Whether other batches and lengths are.
         write_back: Whether the result is written into the case's own module.
+        head_width: Whether heads are narrowed, too.
     """
 
     seeds: int = 1
@@ -81,6 +84,7 @@ class Checks:
     deploy: bool = False
     sizes: bool = False
     write_back: bool = False
+    head_width: bool = False
 
 
 def run_case(build: Any, checks: Checks) -> Row:
@@ -98,7 +102,7 @@ def _examine(build: Any, checks: Checks, report: Report) -> None:
         report({"step": "capture"})
         captured, seconds = timed(lambda: capture(model, inputs))
         report({"step": "analyse", "capture_s": seconds})
-        network, seconds = timed(lambda: analyse(captured))
+        network, seconds = timed(lambda: _analysed(captured, checks.head_width))
         report({"step": "check", "analyse_s": seconds} | coverage(network))
         if not network.structures:
             report({"outcome": "frozen", "step": "", "reason": "nothing can be removed"})
@@ -121,6 +125,15 @@ def _examine(build: Any, checks: Checks, report: Report) -> None:
             report({"outcome": "left-out", "reason": str(error)})
         else:
             report({"reason": error_line(error)})
+
+
+def _analysed(captured: Captured, head_width: bool) -> Network:
+    network = analyse(captured)
+    return with_head_width(network, ["*:heads*"] if head_width and _heads(network) else [])[0]
+
+
+def _heads(network: Network) -> list[str]:
+    return [name for name, s in network.structures.items() if s.kind == "heads"]
 
 
 def _tries(network: Any, seeds: int, empty: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -201,7 +214,14 @@ def _cases(options: argparse.Namespace) -> dict[str, Any]:
 def run_all(cases: dict[str, Any], options: argparse.Namespace) -> list[Row]:
     """A row for every case, each in its own process."""
     rows = []
-    checks = Checks(options.seeds, options.empty, options.deploy, options.sizes, options.write_back)
+    checks = Checks(
+        options.seeds,
+        options.empty,
+        options.deploy,
+        options.sizes,
+        options.write_back,
+        options.head_width,
+    )
     for number, (name, case) in enumerate(cases.items(), 1):
         row: Row = {"name": name}
         work = partial(_examine, case["build"], checks)
@@ -255,6 +275,7 @@ def main() -> int:
     parser.add_argument("--deploy", action="store_true", help="compare in OpenVINO, too")
     parser.add_argument("--sizes", action="store_true", help="try other batches and lengths, too")
     parser.add_argument("--write-back", action="store_true", help="write into the own module, too")
+    parser.add_argument("--head-width", action="store_true", help="narrow heads, too")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a case may take")
     add_json_option(parser)
     options = parser.parse_args()

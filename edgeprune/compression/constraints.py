@@ -1,11 +1,11 @@
 """What a recipe settles of single structures, found by the patterns that name them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, StructureError
 from edgeprune.graph.network import Network
 from edgeprune.graph.structure import Structure
 from edgeprune.recipe import StructuresRecipe
@@ -59,6 +59,44 @@ def find_constraints(network: Network, recipe: StructuresRecipe) -> Constraints:
         minimum,
         _by_structure(names, "multiple", recipe.multiple),
     )
+
+
+def with_head_width(network: Network, patterns: Sequence[str]) -> tuple[Network, list[str]]:
+    """The network with heads that may be narrowed, where a recipe asks for it, and what resisted.
+
+    Raises:
+        InputError: A pattern matches no structure of heads.
+    """
+    names = _Names(network)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = names.matching("head_width", pattern)
+        heads = [name for name in found if network.structures[name].kind == "heads"]
+        if not heads:
+            raise InputError(
+                f"'{pattern}' in structures.head_width names no heads that can be removed; "
+                "see edgeprune inspect"
+            )
+        chosen |= dict.fromkeys(heads)
+    if not chosen:
+        return network, []
+    try:
+        return network.with_head_width(list(chosen)), []
+    except StructureError:
+        return _one_by_one(network, list(chosen))
+
+
+def _one_by_one(network: Network, heads: Sequence[str]) -> tuple[Network, list[str]]:
+    """Head width of those structures that allow it."""
+    allowed, notes = [], []
+    for name in heads:
+        try:
+            network.with_head_width([name])
+        except StructureError as error:
+            notes.append(f"the heads of '{name}' keep their width: {error}")
+        else:
+            allowed.append(name)
+    return (network.with_head_width(allowed) if allowed else network), notes
 
 
 def _by_structure(names: "_Names", key: str, values: Mapping[str, T]) -> dict[str, T]:

@@ -1,10 +1,11 @@
 """Where every unit of every structure has positions, in parameters and in values.
 
 Units are numbered through all structures. A dimension that no structure touches is None, so the
-layout of a large network stays small.
+layout of a large network stays small. Where a position goes with either of two units, such as a
+feature of a head with the head or with its place in all heads, both are there, a row each.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +45,23 @@ class Layout:
 
     def staying(self, dims: Units, stays: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Whether each position along a dimension stays, given which units do."""
-        return np.where(dims >= 0, stays[dims], True)
+        each = np.where(dims >= 0, stays[dims], True).reshape(-1, dims.shape[-1])
+        every: npt.NDArray[np.bool_] = np.logical_and.reduce(each, axis=0)
+        return every
 
     def symbolic(self, dims: Units | None, size: int) -> SymbolicDim:
         """The size of a dimension as a function of the levels."""
         if dims is None:
             return SymbolicDim(size)
+        if dims.ndim == 1:
+            return self._sum(dims)
+        # Every unit of the second row has the same positions of the first.
+        inside, outside = dims
+        (name,) = self.structures_in(outside)
+        first = inside[outside == self.offsets[name]]
+        return replace(self._sum(first), times=(SymbolicDim(0, ((name, 1),)),))
+
+    def _sum(self, dims: Units) -> SymbolicDim:
         per_unit = []
         for name in self.structures_in(dims):
             start, count = self.offsets[name], self.units[name]

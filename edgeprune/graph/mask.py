@@ -23,7 +23,7 @@ def masked_state(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[st
         for dim, units in enumerate(dims):
             if units is None:
                 continue
-            gone = np.flatnonzero((units >= 0) & ~stays[units])
+            gone = np.flatnonzero(~network.layout.staying(units, stays))
             if len(gone):
                 state[name].index_fill_(dim, torch.from_numpy(gone), 0)
     return state

@@ -12,7 +12,11 @@ from edgeprune.graph.capture import Captured
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
-from edgeprune.graph.head_width import products_of, products_with_frozen_heads
+from edgeprune.graph.head_width import (
+    products_of,
+    products_with_frozen_heads,
+    with_widths,
+)
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.shrinker import Shrinker
@@ -129,19 +133,26 @@ class Network:
         return summarise(self.structures, self.frozen, layers, self.renormalised)
 
     def with_head_width(self, names: Collection[str]) -> "Network":
-        """The same network, in which these structures of heads keep all their heads and may lose
-        width in each instead.
+        """The same network, in which these structures of heads may lose width in every head, too.
 
         Raises:
-            StructureError: A name is not one of a structure of heads.
+            StructureError: A name is not one of a structure of heads, or not both can be removed.
         """
+        heads = [name for name, structure in self.structures.items() if structure.kind == "heads"]
         for name in names:
-            kind = self.structures[name].kind if name in self.structures else ""
-            if kind != "heads":
-                hint = suggestion(name, [n for n, s in self.structures.items() if s.kind == "heads"])
+            if name not in heads:
+                hint = suggestion(name, heads)
                 raise StructureError(f"there is no structure of heads '{name}'; {hint}")
-        narrow = products_of(self._coupling, self.layout, names) | self._coupling.narrow
-        return _found(self.captured, self._coupling.frozen_on_request, narrow)[1]
+        known = self._coupling
+        narrow = known.narrow | products_of(known, self.layout, names)
+        other = _found(self.captured, known.frozen_on_request, narrow)[1]
+        layout = with_widths(self.layout, names, other.layout)
+        if wrong := invalid_structures(self.captured, layout, known.constants):
+            name, (_, reason) = next(iter(wrong.items()))
+            raise StructureError(f"{name} cannot be narrowed as well as removed: {reason}")
+        kinds = {n: s.kind for n, s in {**other.structures, **self.structures}.items()}
+        removable = removable_structures(self.captured, layout, known.constants)
+        return Network(known, layout, kinds, removable)
 
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Over all units of all structures, whether each stays."""

@@ -21,6 +21,7 @@ def build_structures(
                 assert units is not None
                 inside = (units >= start) & (units < start + count)
                 own = np.where(inside, units - start, -1).astype(np.int32)
+                own = own.reshape(-1, own.shape[-1]).max(0)
                 use = coupling.uses.get((tensor, dim))
                 role = use.role if use is not None else "vector"
                 layer = use.layer if use is not None else readers[tensor]

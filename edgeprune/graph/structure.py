@@ -1,6 +1,7 @@
 """What can be removed from a network: structures, their units, and where each unit lives."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -89,13 +90,26 @@ class Frozen:
 class SymbolicDim:
     """The size of one tensor dimension as a function of how many units stay.
 
-    ``size = fixed + sum(per_unit[s] * levels[s])``, which holds because the units of one
-    structure are interchangeable.
+    ``size = (fixed + sum(per_unit[s] * levels[s])) * times``, which holds because the units of
+    one structure are interchangeable. Most dimensions have no ``times``: only where heads lie
+    along it that may go and be narrowed, the size is that of one head times their number.
     """
 
     fixed: int
     per_unit: tuple[tuple[str, int], ...] = ()
+    times: "tuple[SymbolicDim, ...]" = ()
 
     def at(self, levels: "dict[str, int]") -> int:
         """The size when ``levels[name]`` units of each structure stay."""
-        return self.fixed + sum(count * levels[name] for name, count in self.per_unit)
+        return math.prod(
+            factor.fixed + sum(count * levels[name] for name, count in factor.per_unit)
+            for factor in self.factors()
+        )
+
+    def factors(self) -> "tuple[SymbolicDim, ...]":
+        """Sums over levels whose product the size is."""
+        return (replace(self, times=()), *self.times)
+
+    def names(self) -> tuple[str, ...]:
+        """The structures that decide the size, each once."""
+        return tuple(dict.fromkeys(name for f in self.factors() for name, _ in f.per_unit))

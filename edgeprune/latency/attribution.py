@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import DENSE, Format, Formats
 from edgeprune.graph.sites import readers
-from edgeprune.latency.axis import Axis
+from edgeprune.latency.axis import Axis, axes_of
 from edgeprune.latency.signature import Bucket, bucket_class
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Attribution:
     def _sides(self, layer: str) -> Iterable[Axis]:
         weight = next(n for n in self._graph[layer].all_input_nodes if n.op == "get_attr")
         for dim in self._network.param_shape(str(weight.target)):
-            yield Axis(dim.fixed, tuple(sorted(dim.per_unit)))
+            yield from axes_of(dim)
 
     def _node_axes(self, node: str, bucket: Bucket) -> Iterable[Axis]:
         shapes = list(self._network.shapes(node))
@@ -208,9 +208,10 @@ class Attribution:
                 shapes.extend(self._network.shapes(feeding.name))
         for shape in shapes:
             for dim in shape:
-                counts = tuple(sorted((n, c) for n, c in dim.per_unit if n in bucket[0] and c > 0))
-                if counts:
-                    yield Axis(dim.fixed, counts)
+                for axis in axes_of(dim):
+                    counts = tuple((n, c) for n, c in axis.counts if n in bucket[0] and c > 0)
+                    if counts:
+                        yield Axis(axis.fixed, counts)
 
     def _bucket(self, layer: Layer, last: Bucket) -> Bucket:
         """The bucket of the node that names the layer, else of a source, else of its elder."""

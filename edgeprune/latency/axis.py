@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeprune.graph.structure import SymbolicDim
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,8 @@ class Axis:
     def size(self, levels: Mapping[str, int]) -> int:
         """The size at ``levels``."""
         return self.fixed + sum(count * levels[name] for name, count in self.counts)
+
+
+def axes_of(dim: "SymbolicDim") -> tuple[Axis, ...]:
+    """The sizes whose product a tensor dimension is: one, but for heads that may be narrowed."""
+    return tuple(Axis(f.fixed, tuple(sorted(f.per_unit))) for f in dim.factors())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgeprune.formats import DENSE, Formats
 from edgeprune.graph.sites import Site, sources
 from edgeprune.latency.attribution import Part
-from edgeprune.latency.axis import Axis
+from edgeprune.latency.axis import Axis, axes_of
 from edgeprune.latency.surface import Surface, fit_surface
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def find_handovers(
         by_target[name] = Handover(
             target=site,
             source=sites.get(source_of[name].site),
-            axes=tuple(Axis(dim.fixed, tuple(sorted(dim.per_unit))) for dim in shape),
+            axes=tuple(axis for dim in shape for axis in axes_of(dim)),
             joined=source_of[name].joined,
         )
     sides = {

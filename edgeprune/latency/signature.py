@@ -94,4 +94,8 @@ def _nodes(network: "Network") -> list["fx.Node"]:
 
 
 def _dim(dim: "SymbolicDim", places: Mapping[str, str]) -> list[Any]:
-    return [dim.fixed, sorted([places.get(name, name), count] for name, count in dim.per_unit)]
+    found: list[Any] = []
+    for factor in dim.factors():
+        counts = sorted([places.get(name, name), count] for name, count in factor.per_unit)
+        found += [factor.fixed, counts]
+    return found

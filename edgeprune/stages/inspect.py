@@ -85,7 +85,8 @@ def inspect_task(
         StructureError: A device was named, and nothing of the model can be removed.
         UnavailableError: The device or its runtime is not there.
     """
-    kinds: tuple[str, ...] = load_recipe(recipe_name).search.kinds
+    recipe = load_recipe(recipe_name)
+    kinds: tuple[str, ...] = recipe.search.kinds
     if device_name is not None:
         found = measured(task_name, device_name, recipe_name, settings)
         network = found.subject.network
@@ -94,5 +95,6 @@ def inspect_task(
     task = load_task(task_name, settings)
     with console.progress("reading the model", 3) as bar:
         model, examples = task.model(), task.example_inputs()
-        network = analysed(model, examples, islice(task.batches(), _FEW), bar)
+        few = islice(task.batches(), _FEW)
+        network = analysed(model, examples, few, bar, recipe.structures.head_width)
     return Inspection(task.name, network, kinds)

@@ -8,6 +8,7 @@ import torch
 
 from edgeprune import console
 from edgeprune.compression.calibration import Batch, Calibration, deal, furthest_from
+from edgeprune.compression.constraints import with_head_width
 from edgeprune.errors import StructureError, TaskError
 from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.network import Network, analyse
@@ -40,7 +41,8 @@ def make_subject(run: Run) -> Subject:
         examples = run.task.example_inputs()
         score = max(_LEAST_SCORE, int(_SCORE_SHARE * recipe.samples))
         calibration = deal(run.task.batches(), recipe.samples, score, recipe.held_back)
-        network = analysed(model, examples, calibration.fit, bar)
+        wide = run.recipe.structures.head_width
+        network = analysed(model, examples, calibration.fit, bar, wide)
     if not network.structures:
         raise StructureError(nothing_prunable(network.frozen))
     inputs = save_inputs(as_arrays(examples), run.folder / "inputs.npz")
@@ -52,11 +54,15 @@ def analysed(
     examples: Sequence[torch.Tensor],
     batches: Iterable[Batch],
     bar: console.Progress,
+    head_width: Sequence[str] = (),
 ) -> Network:
     """The captured network with its structures; batches say which of its sizes vary.
 
+    ``head_width`` are a recipe's patterns of heads that may be narrowed.
+
     Raises:
         CaptureError: The model cannot be exported.
+        InputError: A pattern matches no heads.
         TaskError: The batches have sizes at which it does not run.
     """
     bar.advance(note="capturing")
@@ -64,9 +70,9 @@ def analysed(
     captured = capture(model, examples, sample)
     refuse_other_sizes(captured, sample)
     bar.advance(note="finding structures")
-    network = analyse(captured)
+    network, notes = with_head_width(analyse(captured), head_width)
     bar.advance()
-    for note in captured.notes:
+    for note in [*captured.notes, *notes]:
         console.detail(note)
     return network
 

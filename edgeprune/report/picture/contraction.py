@@ -153,7 +153,7 @@ class _Contraction:
     def _along(self, node: Node) -> tuple[str, ...]:
         """Structures along what a node makes."""
         dims = (dim for shape in self.network.shapes(node.name) for dim in shape)
-        return tuple(dict.fromkeys(name for dim in dims for name, _ in dim.per_unit))
+        return tuple(dict.fromkeys(name for dim in dims for name in dim.names()))
 
 
 def _join_norms(diagram: Diagram) -> Diagram:
