@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from edgeprune.compression.alternatives import offered_choices
+from edgeprune.compression.constraints import with_head_width
 from edgeprune.errors import InputError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.choices import Choices
@@ -103,3 +104,32 @@ def test_what_cannot_be_settled_is_told(
 ) -> None:
     with pytest.raises(InputError, match=words.replace("*", r"\*")):
         offered(network, **settled)
+
+
+class Attention(nn.Module):
+    """Two attention layers on a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.second = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.first(x, x, x, need_weights=False)[0]
+        return self.head(x + self.second(x, x, x, need_weights=False)[0])
+
+
+def test_heads_are_narrowed_where_the_recipe_asks_for_it() -> None:
+    network = analyse(capture(Attention().eval(), (torch.randn(1, 5, 16),)))
+    assert not [s for s in network.structures.values() if s.kind == "head_width"]
+    wide, notes = with_head_width(network, ["first*"])
+    assert not notes
+    assert {n for n, s in wide.structures.items() if s.kind == "head_width"} == {
+        "first:head_width"  # queries, keys and values are one tensor on the way
+    }
+    assert set(offered(wide).levels) >= {"first:heads", "first:head_width", "second:heads"}
+    with pytest.raises(InputError, match=r"'fist\*' in structures.head_width matches nothing"):
+        with_head_width(network, ["fist*"])
+    with pytest.raises(InputError, match="names (parts that no structure reaches|no heads)"):
+        with_head_width(network, ["head*"])

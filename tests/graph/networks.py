@@ -94,6 +94,56 @@ def eager_encoder() -> Case:
     return Encoder(fused=False), (torch.randint(0, 20, (1, 7)),)
 
 
+class GroupedQueries(nn.Module):
+    """Six heads of queries share two of keys and values, turned by position and normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv = nn.Embedding(20, 12), nn.Linear(12, 40)
+        self.norm = nn.RMSNorm(4)
+        self.o, self.head = nn.Linear(24, 12), nn.Linear(12, 5)
+        self.register_buffer("speed", torch.tensor([1.0, 0.1]))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        q, k, v = (
+            y.view(*ids.shape, -1, 4).transpose(1, 2) for y in self.qkv(x).split([24, 8, 8], -1)
+        )
+        angle = torch.outer(torch.arange(ids.shape[1]).float(), self.speed)
+        cos, sin = (torch.cat([f(angle)] * 2, -1) for f in (torch.cos, torch.sin))
+
+        def turned(y: Tensor) -> Tensor:
+            return y * cos + torch.cat([-y[..., 2:], y[..., :2]], -1) * sin
+
+        q, k = turned(self.norm(q)), turned(self.norm(k))
+        k, v = k.repeat_interleave(3, 1), v.repeat_interleave(3, 1)
+        a = F.scaled_dot_product_attention(q, k, v)
+        return self.head(x + self.o(a.transpose(1, 2).flatten(2)))
+
+
+@case
+def grouped_queries() -> Case:
+    return GroupedQueries(), (torch.randint(0, 20, (1, 7)),)
+
+
+@case
+def given_head_count() -> Case:
+    """One bias per head comes with the input: heads stay, and may be narrowed."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(6, 12)
+            self.o = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+            q, k, v = (f(x).view(1, 5, 3, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+            a = ((q @ k.transpose(-1, -2)) / 2 + bias).softmax(-1) @ v
+            return self.o(a.transpose(1, 2).flatten(2))
+
+    return Net(), (torch.randn(1, 5, 6), torch.randn(1, 3, 5, 5))
+
+
 @case
 def one_head() -> Case:
     return Encoder(heads=1, fused=False), (torch.randint(0, 20, (1, 7)),)

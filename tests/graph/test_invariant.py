@@ -26,10 +26,20 @@ FROZEN_BY = {
 }
 
 
+NARROWED = ("encoder", "eager_encoder", "grouped_queries")
+"""Cases whose heads may be narrowed as well as removed, if asked for."""
+ALL = [*networks.CASES, *(f"{name}, narrowed" for name in NARROWED)]
+
+
 @lru_cache
 def prepared(name: str) -> tuple[Any, Any, Network]:
-    model, inputs = networks.CASES[name]()
-    return model, inputs, analyse(capture(model, inputs))
+    case, _, narrowed = name.partition(", ")
+    model, inputs = networks.CASES[case]()
+    network = analyse(capture(model, inputs))
+    if narrowed:
+        heads = [n for n, s in network.structures.items() if s.kind == "heads"]
+        network = network.with_head_width(heads)
+    return model, inputs, network
 
 
 def draw_keep(data: st.DataObject, network: Network) -> dict[str, list[int]]:
@@ -41,7 +51,7 @@ def draw_keep(data: st.DataObject, network: Network) -> dict[str, list[int]]:
     return keep
 
 
-@pytest.mark.parametrize("name", networks.CASES)
+@pytest.mark.parametrize("name", ALL)
 @QUICK
 @given(data=st.data())
 def test_any_choice_is_exact(name: str, data: st.DataObject) -> None:
@@ -56,7 +66,7 @@ def test_any_choice_is_exact(name: str, data: st.DataObject) -> None:
     assert found.survivors < 1e-4
 
 
-@pytest.mark.parametrize("name", networks.CASES)
+@pytest.mark.parametrize("name", ALL)
 @QUICK
 @given(data=st.data())
 def test_shapes_are_as_predicted(name: str, data: st.DataObject) -> None:
@@ -118,3 +128,27 @@ def test_emptying_a_block_takes_its_operators_out() -> None:
     state = shrunk.state_dict()
     assert "o.bias" in state and "o.weight" not in state
     assert shrunk(*inputs)[0].shape == (1, 7, 5)
+
+
+@pytest.mark.parametrize("name", NARROWED)
+def test_heads_and_what_they_are_wide_can_go_at_once(name: str) -> None:
+    model, inputs, network = prepared(f"{name}, narrowed")
+    kinds = [s.kind for s in network.structures.values()]
+    assert kinds.count("heads") == 1
+    assert kinds.count("head_width") == 2
+    keep = {n: [0] for n, s in network.structures.items() if s.kind in ("heads", "head_width")}
+    found = difference(model, inputs, network, keep, seed=1)
+    assert found.survivors < 1e-4
+    weights = network.shrink(keep).state_dict()
+    assert weights["o.weight"].shape[1] <= 3  # a head of a group, one wide
+
+
+def test_heads_that_cannot_go_are_narrowed_unasked() -> None:
+    _, _, network = prepared("given_head_count")
+    assert [(s.kind, s.units) for s in network.structures.values()] == [("head_width", 4)] * 2
+
+
+def test_only_heads_have_a_width() -> None:
+    _, _, network = prepared("encoder")
+    with pytest.raises(StructureError, match="no structure of heads 'o:heads'"):
+        network.with_head_width(["o:heads"])
