@@ -130,7 +130,8 @@ def _show_unprunable(weights: Sequence[Row], total: int) -> None:
 def _kinds_line(rows: Sequence[Row]) -> str:
     count = Counter(row["kind"] for row in rows)
     kinds = ", ".join(f"{kind} ({number})" for kind, number in count.most_common())
+    narrow = " or narrows heads (head_width)" if count["heads"] else ""
     return (
         f"search.kinds of a recipe chooses among the kinds of structures: {kinds}; "
-        "structures freezes single ones or forces what they keep, by name"
+        f"structures freezes single ones, forces what they keep{narrow}, by name"
     )
