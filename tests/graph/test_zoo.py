@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[2]
 ZOO = ROOT.parent / "shared" / "zoo.py"
 needs_zoo = pytest.mark.skipif(not ZOO.exists(), reason=f"there is no zoo at {ZOO}")
 QUICK = ("densenet", "mlp_mixer", "bert", "llama_gqa", "swin", "lstm_tagger", "mamba", "xlnet")
-OURS = ("vision", "dense_vision", "pixel_vision", "sequence", "tabular")
+OURS = ("vision", "dense_vision", "pixel_vision", "language", "audio", "tabular")
 OURS_QUICK = (
     ("vision", "tsm"),  # slice assignment into zeros
     ("vision", "pointnet"),  # predicted matrices
     ("pixel_vision", "restormer"),  # a module called output, attention over channels
-    ("sequence", "conv_tasnet"),  # a norm over channels and time
-    ("sequence", "mamba2_ssd"),  # products of three and four operands
+    ("audio", "conv_tasnet"),  # a norm over channels and time
+    ("language", "mamba2_ssd"),  # products of three and four operands
     ("tabular", "graph_attention"),  # a learned vector for each head
     ("tabular", "dlrm"),  # pooled embeddings
 )

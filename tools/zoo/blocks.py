@@ -108,3 +108,13 @@ def grid_points(height: int, width: int, offset: float = 0.0) -> Tensor:
     """(height, width, 2) positions x, y of the cells of a feature map."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack((x, y), 2).float() + offset
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(batch, time, heads * dim) to (batch, heads, time, dim)."""
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """The inverse of split_heads."""
+    return x.transpose(1, 2).flatten(2)
