@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from edgeprune.errors import StructureError
 from edgeprune.graph.capture import Captured
@@ -122,7 +123,7 @@ class _ShapeCheck(fx.Interpreter):
         original = self.shrinker.nodes_by_name.get(n.name)
         try:
             result = super().run_node(n)
-        except (DynamicOutputShapeException, DataDependentOutputException) as error:
+        except _UNKNOWN as error:
             raise _ShapesUnknown from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise _Mismatch(original, f"rewriting fails: {first_line(error)}") from error
@@ -135,8 +136,17 @@ class _ShapeCheck(fx.Interpreter):
         tensors = [part for part in parts if isinstance(part, Tensor)]
         for index, tensor in enumerate(tensors):
             want = self.shrinker.copy_shape(original, index)
-            if tuple(tensor.shape) != want:
+            known = zip(tensor.shape, want, strict=False)
+            # Sizes that depend on values are symbols, and equal to whatever they will be.
+            if tensor.dim() != len(want) or any(isinstance(a, int) and a != b for a, b in known):
                 raise _Mismatch(original, f"rewriting gives {list(tensor.shape)}, not {list(want)}")
+
+
+_UNKNOWN = (
+    DynamicOutputShapeException,
+    DataDependentOutputException,
+    GuardOnDataDependentSymNode,
+)
 
 
 class _ShapesUnknown(Exception):
@@ -152,8 +162,9 @@ class _Mismatch(Exception):
 
 def find_mismatch(shrinker: Shrinker, module: fx.GraphModule) -> tuple[Node, str] | None:
     """The first node of a finished rewriting that fails or has an unexpected shape."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        inputs = [mode.from_tensor(x) for x in shrinker.captured.example_inputs]
+    symbols = ShapeEnv()
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=symbols) as mode, torch.no_grad():
+        inputs = [mode.from_tensor(x, static_shapes=True) for x in shrinker.captured.example_inputs]
         try:
             _ShapeCheck(shrinker, module).run(*inputs)
         except _ShapesUnknown:

@@ -292,6 +292,25 @@ def threshold_by_spread() -> Case:
 
 
 @case
+def statistics_of_single_channels() -> Case:
+    """They run over features that lie elsewhere, and over the inputs of a standardised weight."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm = nn.Linear(4, 8), nn.InstanceNorm1d(3)
+            self.b, self.c = nn.Linear(8, 6), nn.Conv1d(3, 5, 1)
+            self.d = nn.Conv1d(5, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.c(self.b(self.norm(self.a(x))))
+            weight = F.batch_norm(self.c.weight.view(1, 5, 3), None, None, training=True)
+            return self.d(F.relu(y + F.conv1d(x[..., :1], weight.view(5, 3, 1))))
+
+    return Net(), (torch.randn(2, 3, 4),)
+
+
+@case
 def experts_apart() -> Case:
     """A mixture whose router stays: an expert that loses all of its units is gone."""
 

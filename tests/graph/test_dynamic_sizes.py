@@ -1,5 +1,6 @@
 """Networks whose graph computes with the sizes of its inputs."""
 
+import pytest
 import torch
 from exactness import compare
 from masked_reference import plain_copy, zero_removed
@@ -48,3 +49,31 @@ def test_values_of_the_batch_s_size_shrink_with_what_they_meet() -> None:
     for shape in ((1, 5), (3, 9)):
         ids = (torch.randint(0, 12, shape),)
         assert compare(pruned, masked, ids).outcome == "exact"
+
+
+class Chosen(nn.Module):
+    """Only the tokens that are above a bound are computed with, and there may be none."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+        self.embed = nn.Linear(4, 6)
+        self.up, self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.embed(x)
+        mask = x[..., 0] > self.bound
+        rows = torch.sigmoid(self.up(y[mask]))
+        y = torch.masked_scatter(y, mask.unsqueeze(-1), self.down(rows + torch.ones_like(rows)))
+        return self.head(y)
+
+
+@pytest.mark.parametrize("bound", [9.0, 0.0], ids=["none at first", "some at first"])
+def test_what_is_chosen_by_values_shrinks_exactly_or_not_at_all(bound: float) -> None:
+    model = Chosen(bound).eval()
+    examples = (torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0)),)
+    network = analyse(capture(model, examples))
+    keep = {name: range(s.units // 2) for name, s in network.structures.items()}
+    pruned, masked = network.shrink(keep), plain_copy(model)
+    zero_removed(masked, network.structures, keep)
+    assert compare(pruned, masked, (examples[0] * 9,)).outcome == "exact"

@@ -23,6 +23,7 @@ FROZEN_BY = {
     "unknown_operator": "fft_fft",
     "positive_features": "matmul",
     "threshold_by_spread": "std",
+    "statistics_of_single_channels": "instance_norm",
 }
 
 

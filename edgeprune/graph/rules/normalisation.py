@@ -60,13 +60,27 @@ def _channelwise(rank: int) -> Callable[[Planes], Planes]:
 
 @labels("batch_norm", "instance_norm")
 def label_channel_norm(c: "Coupling", node: Node) -> "Value | None":
-    """One number a channel; batch statistics are stored, so nothing is recomputed."""
-    if op_name(node) == "batch_norm" and c.argument(node, 5, "training", False):
-        return None
+    """One number a channel: stored statistics, or those of a channel's own entries."""
     x = c.planes(node.args[0])
     lift = _channelwise(len(x.shape))
-    x = _scaled(c, node, x, (4, "running_var"), (3, "running_mean"), lift)
+    if c.argument(node, 5, "training", False):  # the argument use_input_stats of instance_norm
+        if any(isinstance(c.argument(node, i), Node) for i in (3, 4)):
+            return None  # it updates them
+        x = _own_statistics(c, x)
+    else:
+        x = _scaled(c, node, x, (4, "running_var"), (3, "running_mean"), lift)
     return _scaled(c, node, x, (1, "weight"), (2, "bias"), lift)
+
+
+def _own_statistics(c: "Coupling", x: Planes) -> Planes:
+    """The channels of a value; what else varies in it, the statistics of a channel run over."""
+    parts = []
+    for part in x.parts:
+        if c.varies(part.labels, [d for d in range(len(x.shape)) if d != 1]):
+            c.freeze(part.labels, "a channel's statistics run over it")
+        else:
+            parts.append(part)
+    return Planes(x.shape, tuple(parts))
 
 
 @labels("prelu")

@@ -159,5 +159,12 @@ def shrink_filled_like(s: "Shrinker", node: Node) -> Call:
     source: Any = node.args[0]
     if s.new_shape(node) == s.new_shape(source):
         return Call.of(node)
-    args = (source, _explicit_sizes(s, node), _fill_value(s, node))
+    dynamic = node.meta.get("dynamic") or (None,) * s.rank(node)
+    sizes = [
+        s.new_size(node, dim)
+        if origin is None
+        else s.make(f"{node.name}_size_{dim}", torch.ops.aten.sym_size.int, source, dim)
+        for dim, origin in enumerate(dynamic)
+    ]
+    args = (source, sizes, _fill_value(s, node))
     return Call(torch.ops.aten.new_full.default, args, {"dtype": node.meta["val"].dtype})
