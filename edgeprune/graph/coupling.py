@@ -103,8 +103,15 @@ class Coupling:
     # -- what rules read
 
     def shape(self, node: Node) -> tuple[int, ...]:
-        """Shape of a node's tensor at the example inputs."""
-        return tensor_shape(node)
+        """Shape of a node's tensor at the example inputs.
+
+        What values chose none of there counts as one, so that there are labels to follow.
+        """
+        shape = tensor_shape(node)
+        if 0 not in shape or "dynamic" not in node.meta:
+            return shape
+        sizes = zip(shape, node.meta["dynamic"], strict=True)
+        return tuple(1 if size == 0 and origin else size for size, origin in sizes)
 
     def argument(self, node: Node, index: int, name: str = "", default: Any = None) -> Any:
         """An argument with node-valued numbers replaced by their hints; tensors stay nodes."""

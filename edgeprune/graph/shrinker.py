@@ -114,9 +114,12 @@ class Shrinker:
         return [d for d in range(self.rank(node)) if self.kept(node, d) is not None]
 
     def is_empty(self, node: Any) -> bool:
-        """Whether nothing is left of any of the node's tensors."""
-        shapes = range(len(output_shapes(node)))
-        return bool(shapes) and all(0 in self.new_shape(node, i) for i in shapes)
+        """Whether nothing is left of any of the node's tensors that had entries."""
+        before = output_shapes(node)
+        return bool(before) and all(
+            any(now == 0 < size for now, size in zip(self.new_shape(node, i), shape, strict=True))
+            for i, shape in enumerate(before)
+        )
 
     def dynamic_size(self, node: Node, dim: int) -> "Copied":
         """A dynamic size, computed from the shrunk graph's inputs."""

@@ -65,14 +65,16 @@ class Chosen(nn.Module):
         mask = x[..., 0] > self.bound
         rows = torch.sigmoid(self.up(y[mask]))
         y = torch.masked_scatter(y, mask.unsqueeze(-1), self.down(rows + torch.ones_like(rows)))
+        y[~mask] = y[~mask] + 1
         return self.head(y)
 
 
 @pytest.mark.parametrize("bound", [9.0, 0.0], ids=["none at first", "some at first"])
-def test_what_is_chosen_by_values_shrinks_exactly_or_not_at_all(bound: float) -> None:
+def test_what_is_chosen_by_values_shrinks_exactly(bound: float) -> None:
     model = Chosen(bound).eval()
     examples = (torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0)),)
     network = analyse(capture(model, examples))
+    assert sorted(s.units for s in network.structures.values()) == [6, 8]
     keep = {name: range(s.units // 2) for name, s in network.structures.items()}
     pruned, masked = network.shrink(keep), plain_copy(model)
     zero_removed(masked, network.structures, keep)

@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from edgeprune.graph.ops import op_name
 from edgeprune.graph.planes import Plane, Planes
+from edgeprune.graph.rules.elementwise import tie_broadcast
 from edgeprune.graph.rules.registry import Call, labels, rewrites
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def label_index_select(c: "Coupling", node: Node) -> "Value":
 
 
 @labels("index")
-def label_index(c: "Coupling", node: Node) -> "Value":
+def label_index(c: "Coupling", node: Node) -> "Value | None":
     """Index tensors over some dimensions."""
     x, shape = c.planes(node.args[0]), c.shape(node)
     indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
+    if any(index is not None and index.meta["val"].dtype == torch.bool for index in indices):
+        return _masked(c, x, indices, shape)
     dims = [d for d, index in enumerate(indices) if index is not None]
     constants = [c.constant(indices[d]) for d in dims]
     chosen = constants[0] if len(dims) == 1 else None
@@ -47,6 +50,21 @@ def label_index(c: "Coupling", node: Node) -> "Value":
     )
 
 
+def _masked(c: "Coupling", x: Planes, indices: list[Any], shape: tuple[int, ...]) -> Planes | None:
+    """Entries where a mask over neighbouring dimensions holds, side by side in one."""
+    if indices.count(None) != len(indices) - 1:
+        return None
+    start = next(d for d, index in enumerate(indices) if index is not None)
+    rank = len(c.shape(indices[start]))
+    kept = c.alike(x, list(range(start, start + rank)), "chosen by a mask")
+
+    def joined(labels_: Tensor) -> Tensor:
+        one = labels_.flatten(start, start + rank - 1) if rank else labels_.unsqueeze(start)
+        return one.expand(shape)
+
+    return Planes(shape, tuple(part.map(joined) for part in kept))
+
+
 def _picked(first: Tensor, dims: list[int], shape: tuple[int, ...], picks: list[Any]) -> Tensor:
     """Labels that are constant along the indexed dimensions, in the result's shape."""
     wide = first.expand([1 if d in dims else size for d, size in enumerate(shape)])
@@ -57,6 +75,52 @@ def _origin(index: Node) -> Tensor:
     """Index tensor of the same shape that reads position 0."""
     shape = index.meta["val"].shape
     return torch.zeros((), dtype=torch.int64).expand(shape)
+
+
+@labels("masked_scatter")
+def label_masked_scatter(c: "Coupling", node: Node) -> "Value | None":
+    """Rows of another value where a mask holds, if it holds for whole rows: features are tied."""
+    into, mask, rows = (c.planes(node.args[i]) for i in range(3))
+    shape, last = c.shape(node), len(into.shape) - 1
+    whole = into.shape == shape and last >= 0 and rows.shape[-1:] == shape[-1:]
+    if not (whole and _holds_for_rows(c, node.args[1])):
+        return None
+    for planes in (into, mask, rows):
+        for part in planes.parts:
+            if c.varies(part.labels, range(part.labels.dim() - 1)):
+                c.freeze(part.labels, "positions are chosen by a mask")
+    kept = c.alike(rows, range(len(rows.shape) - 1), "positions are chosen by a mask")
+    one = (1,) * last + shape[-1:]
+    row = Planes(one, tuple(part.map(lambda labels_: labels_.reshape(one)) for part in kept))
+    met = tie_broadcast(c, into, row, shape, "all")
+    return tie_broadcast(c, met, mask, shape, "first")
+
+
+@labels("index_put")
+def label_index_put(c: "Coupling", node: Node) -> "Value | None":
+    """Values where a mask over the first dimensions holds: features behind these are tied."""
+    into, values, shape = c.planes(node.args[0]), c.planes(node.args[2]), c.shape(node)
+    indices: Any = node.args[1]
+    if len(indices) != 1 or indices[0].meta["val"].dtype != torch.bool:
+        return None
+    first = len(c.shape(indices[0]))
+    if not first or len(values.shape) != len(shape) - first + 1:
+        return None
+    for part in into.parts:
+        if c.varies(part.labels, range(first)):
+            c.freeze(part.labels, "positions are chosen by a mask")
+    one = (1,) * first + values.shape[1:]
+    kept = c.alike(values, [0], "positions are chosen by a mask")
+    row = Planes(one, tuple(part.map(lambda labels_: labels_.reshape(one)) for part in kept))
+    return tie_broadcast(c, into, row, shape, "all")
+
+
+def _holds_for_rows(c: "Coupling", mask: Any) -> bool:
+    """Whether a mask is the same all along its last dimension."""
+    while op_name(mask) in ("to", "clone", "contiguous", "alias"):
+        mask = mask.args[0]
+    copied = op_name(mask) in ("expand", "expand_as", "broadcast_to")
+    return c.shape(mask.args[0] if copied else mask)[-1:] == (1,)
 
 
 @labels("gather")
