@@ -31,7 +31,7 @@ def collect(cases: dict, calibrate: bool = False) -> Callable[[Builder], Builder
             make_generic(module)
             module.eval()
             if calibrate:
-                _calibrate(module, inputs)
+                fit_to_inputs(module, inputs)
             return module, inputs
 
         cases[build.__name__] = {"build": seeded}
@@ -47,10 +47,13 @@ def make_generic(module: nn.Module) -> None:
     Layer weights get a variance-preserving scale, batch norm statistics become random, and biases
     and parameters initialised to a constant (norm weights, layer scales, slopes) are jittered.
     Parameters the layers below do not own keep their initialisation unless it is constant, and
-    frozen ones (requires_grad=False) are left alone.
+    frozen ones (requires_grad=False) are left alone. A norm's weight that is drawn around zero,
+    after which inputs would hardly reach the output, is drawn around one, and tables of zeros that
+    a checkpoint would fill (codebooks) are filled.
     """
     done: set[int] = set()
     for layer in module.modules():
+        _fill_tables(layer)
         if isinstance(layer, _BATCH_NORM) and layer.running_mean is not None:
             layer.running_mean.normal_(0.0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
@@ -63,9 +66,23 @@ def make_generic(module: nn.Module) -> None:
                 parameter.normal_(0.0, std)
             elif "bias" in name:
                 parameter.normal_(0.0, 0.1)
+            elif name == "weight" and parameter.dim() == 1 and _around_zero(parameter):
+                parameter.normal_(1.0, 0.2)
             elif parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
                 size = abs(float(parameter.flatten()[0]))
                 parameter.add_(torch.randn_like(parameter), alpha=0.2 * max(size, 0.5))
+
+
+def _fill_tables(layer: nn.Module) -> None:
+    for name, buffer in layer.named_buffers(recurse=False):
+        stored = name not in layer._non_persistent_buffers_set
+        if stored and buffer.is_floating_point() and buffer.dim() > 1 and not buffer.any():
+            buffer.normal_()
+
+
+def _around_zero(parameter: Tensor) -> bool:
+    size = float(parameter.square().mean().sqrt())
+    return 0 < size < 0.1 and float(parameter.min()) < 0 < float(parameter.max())
 
 
 def _weight_std(layer: nn.Module, name: str, parameter: Tensor) -> float | None:
@@ -83,7 +100,7 @@ def _weight_std(layer: nn.Module, name: str, parameter: Tensor) -> float | None:
 
 
 @torch.no_grad()
-def _calibrate(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def fit_to_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Fit what make_generic drew to the inputs, so that no activation saturates or dies out.
 
     Convolution and linear layers get outputs of unit variance, and convolutions with a bias a mean
