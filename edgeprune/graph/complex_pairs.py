@@ -4,6 +4,7 @@ Rotary embeddings are often written as products of complex numbers. Every comple
 becomes two real ones; what only moves data is applied to both.
 """
 
+import math
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from edgeprune.graph.modules import attach
-from edgeprune.graph.ops import op_name
+from edgeprune.graph.ops import argument, op_name
 
 aten = torch.ops.aten
 Pair = tuple[Any, Any]
@@ -76,6 +77,8 @@ class _Pairs:
             self._pairs[node] = (self._moved(node, 0), self._moved(node, 1))
         elif name in _CASTS and _is_complex(node):
             self._pairs[node] = self.pair(node.args[0])
+        elif name.startswith("fft_") and not _is_plain_transform(node):
+            self._real[node] = self._graph.node_copy(node, self._copied)
         elif name in _MADE:
             self._pairs[node] = _MADE[name](self, *node.args)
         elif name in _READ:
@@ -126,6 +129,48 @@ class _Pairs:
         )
         return real, imaginary
 
+    def transformed(self, value: Node, _: Any = None, dims: Any = -1, *norm: Any) -> Pair:
+        """The discrete Fourier transform along some dimensions, a product along each."""
+        shape = value.meta["val"].shape
+        dims = range(len(shape)) if dims is None else dims
+        real, imaginary = self.pair(value)
+        for dim in [dims] if isinstance(dims, int) else dims:
+            size = shape[dim]
+            angle = _angles(size, size)
+            cos, sin = self._table(angle.cos()), self._table(-angle.sin())
+            a, b = self._along(real, cos, dim), self._along(real, sin, dim)
+            c, d = self._along(imaginary, cos, dim), self._along(imaginary, sin, dim)
+            real, imaginary = self.plus(a, self.times(d, -1.0)), self.plus(b, c)
+        return real, imaginary
+
+    def real_transformed_back(self, value: Node, size: int, dim: int = -1, *norm: Any) -> Node:
+        """The real signal of so many values with the given half of its transform."""
+        real, imaginary = self.pair(value)
+        half = value.meta["val"].shape[dim]
+        # All but the first and, at an even size, the last stand for their mirror images, too.
+        weight = torch.full((half, 1), 2.0, dtype=torch.float64)
+        weight[0] = 1
+        if size % 2 == 0:
+            weight[-1] = 1
+        angle = _angles(half, size)
+        parts = (
+            self._along(part, self._table(weight * wave / size), dim)
+            for part, wave in ((real, angle.cos()), (imaginary, -angle.sin()))
+        )
+        return self._call(aten.alias.default, self.plus(*parts))
+
+    def _table(self, value: Tensor) -> Node:
+        self._parts[f"pair_table_{self._made}"] = value.float()
+        return self._named(self._graph.get_attr(f"pair_table_{self._made}"))
+
+    def _along(self, part: Any, table: Node, dim: int) -> Any:
+        """The product of one part with a table along a dimension."""
+        if not isinstance(part, Node):
+            return 0.0
+        part = self._call(aten.transpose.int, part, dim, -1)
+        part = self._call(aten.matmul.default, part, table)
+        return self._call(aten.transpose.int, part, dim, -1)
+
     def product(self, first: Any, second: Any) -> Pair:
         """(a + bi) (c + di)."""
         (a, b), (c, d) = self.pair(first), self.pair(second)
@@ -169,13 +214,17 @@ class _Pairs:
 
 _MADE: dict[str, Callable[..., Pair]] = {
     "add": _Pairs.total,
+    "complex": lambda pairs, real, imaginary: (pairs._copied(real), pairs._copied(imaginary)),
     "conj": _Pairs.conjugate,
     "_conj": _Pairs.conjugate,
+    "fft_fft": _Pairs.transformed,
+    "fft_fftn": lambda pairs, value, s=None, dims=None, *norm: pairs.transformed(value, s, dims),
     "mul": _Pairs.product,
     "polar": _Pairs.polar,
     "view_as_complex": _Pairs.joined,
 }
 _READ: dict[str, Callable[..., Node]] = {
+    "fft_irfft": _Pairs.real_transformed_back,
     "imag": lambda pairs, value: pairs.part(value, 1),
     "real": lambda pairs, value: pairs.part(value, 0),
     "view_as_real": _Pairs.stacked,
@@ -185,3 +234,22 @@ _READ: dict[str, Callable[..., Node]] = {
 def _is_complex(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.is_complex()
+
+
+def _angles(rows: int, size: int) -> Tensor:
+    """The angle of every entry of a Fourier matrix."""
+    # Whole turns are left out before the product with pi: large angles would be rounded.
+    turns = torch.arange(rows).unsqueeze(1) * torch.arange(size) % size
+    return turns.double() * (2 * math.pi / size)
+
+
+def _is_plain_transform(node: Node) -> bool:
+    """Whether a Fourier transform neither cuts nor fills its input, at the usual scale."""
+    value: Any = node.args[0]
+    size = argument(node, 1, "n")
+    dim = argument(node, 2, "dim", -1)
+    if node.kwargs or argument(node, 3, "norm") not in (None, "backward"):
+        return False
+    if op_name(node) != "fft_irfft":
+        return op_name(node) in _MADE and size is None
+    return isinstance(size, int) and value.meta["val"].shape[dim] == size // 2 + 1

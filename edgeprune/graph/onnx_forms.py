@@ -177,6 +177,46 @@ def _repeat_interleave(
     return flat.index_select(along, torch.tensor(order))
 
 
+def _bitwise_and(x: Any, y: Any) -> Any:
+    """Bits that both have, which the exporter knows among truth values alone."""
+    value, truth = _by_dtype(x, y)
+    return x & y if truth is None else value.remainder(2) * truth.to(value.dtype)
+
+
+def _bitwise_or(x: Any, y: Any) -> Any:
+    """Bits that either has, likewise."""
+    value, truth = _by_dtype(x, y)
+    return x | y if truth is None else value + (1 - value.remainder(2)) * truth.to(value.dtype)
+
+
+def _by_dtype(x: Any, y: Any) -> tuple[Any, Tensor | None]:
+    """An integer operand and the other, a truth value; nothing for that unless they are such."""
+    x, y = (value if isinstance(value, Tensor) else torch.tensor(value) for value in (x, y))
+    if x.dtype == y.dtype or torch.bool not in (x.dtype, y.dtype):
+        return x, None
+    return (y, x) if x.dtype == torch.bool else (x, y)
+
+
+def _col2im(
+    x: Tensor, size: Shape, kernel: Shape, dilation: Shape, padding: Shape, stride: Shape
+) -> Tensor:
+    """Windows laid over each other and added (fold): a transposed convolution by ones."""
+    steps = list(zip(size, kernel, dilation, padding, stride, strict=True))
+    counts = [(a + 2 * p - d * (k - 1) - 1) // s + 1 for a, k, d, p, s in steps]
+    ends = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, (_, k, d, p, s) in zip(counts, steps)]
+    area = math.prod(kernel)
+    ones = torch.eye(area, dtype=x.dtype).reshape(area, 1, *kernel)
+    y = F.conv_transpose2d(
+        x.reshape(-1, area, *counts),
+        ones,
+        stride=list(stride),
+        padding=list(padding),
+        output_padding=[have - end for have, end in zip(size, ends)],
+        dilation=list(dilation),
+    )
+    return y.reshape(*x.shape[:-2], x.shape[-2] // area, *size)
+
+
 def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(x.dtype).expand_as(x)
 
@@ -200,6 +240,8 @@ def _full_like(x: Tensor, value: Tensor | float, **options: Any) -> Tensor:
 
 
 _FORMS: dict[str, Callable[..., Any]] = {
+    "__and__": _bitwise_and,
+    "__or__": _bitwise_or,
     "asinh": _asinh,
     "atan2": _atan2,
     "atanh": _atanh,
@@ -207,6 +249,9 @@ _FORMS: dict[str, Callable[..., Any]] = {
     "grouped_mm_fallback": _grouped_mm,
     "fill": _full_like,
     "full_like": _full_like,
+    "bitwise_and": _bitwise_and,
+    "bitwise_or": _bitwise_or,
+    "col2im": _col2im,
     "copy": _copy,
     "expm1": _expm1,
     "histc": _histc,
