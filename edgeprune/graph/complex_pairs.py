@@ -251,5 +251,6 @@ def _is_plain_transform(node: Node) -> bool:
     if node.kwargs or argument(node, 3, "norm") not in (None, "backward"):
         return False
     if op_name(node) != "fft_irfft":
-        return op_name(node) in _MADE and size is None
+        # A matrix has one size, so that sizes must not be open.
+        return op_name(node) in _MADE and size is None and "dynamic" not in value.meta
     return isinstance(size, int) and value.meta["val"].shape[dim] == size // 2 + 1
