@@ -140,7 +140,10 @@ class _SurvivorStatistics(TorchFunctionMode):
 
 _POWERS = {torch.pow, Tensor.pow}
 _SQUARES = {torch.square, Tensor.square, *_POWERS}
-_MEANS = {torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std}
+_MEANS = {
+    *(torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std),
+    *(torch.var_mean, torch.std_mean),
+}
 
 
 class _Normalisation:

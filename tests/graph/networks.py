@@ -274,6 +274,59 @@ def stacked_experts() -> Case:
 
 
 @case
+def norm_by_hand() -> Case:
+    """A norm over channels by the operator that gives spread and mean at once."""
+
+    class ChannelNorm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            spread, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
+            return (x - mean) * torch.rsqrt(spread + 1e-5)
+
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3), ChannelNorm(), nn.Conv2d(12, 6, 1), nn.Flatten(), nn.Linear(216, 3)
+    ), IMAGE
+
+
+@case
+def standardised_weight() -> Case:
+    """A convolution whose weight has mean 0 and deviation 1 over what it reads."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.conv.weight
+            spread, mean = torch.var_mean(weight, (1, 2, 3), keepdim=True)
+            weight = (weight - mean) * torch.rsqrt(spread + 1e-5)
+            y = F.relu(F.conv2d(F.relu(self.stem(x)), weight, self.conv.bias))
+            return self.head(y.mean((2, 3)))
+
+    return Net(), IMAGE
+
+
+@case
+def standardised_weight_by_parts() -> Case:
+    """The same by a mean and a deviation of its own."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.lin = nn.Linear(5, 8), nn.Linear(8, 6)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.lin.weight
+            weight = weight - weight.mean(1, keepdim=True)
+            weight = weight / (weight.std(1, keepdim=True) + 1e-5)
+            return self.head(F.relu(F.linear(F.relu(self.stem(x)), weight, self.lin.bias)))
+
+    return Net(), (torch.randn(2, 5),)
+
+
+@case
 def threshold_by_spread() -> Case:
     """Activations count from so many deviations above their mean, which normalises nothing."""
 

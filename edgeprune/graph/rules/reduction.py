@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 _REDUCTIONS = (
     "mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod", "any",
-    "all", "logsumexp",
+    "all", "logsumexp", "var_mean", "std_mean",
 )  # fmt: skip
 _SELECTING = (
     "max", "min", "argmax", "argmin", "topk", "sort", "median", "mode", "kthvalue",
 )  # fmt: skip
 _SUMS = {"sum", "linalg_vector_norm", "norm"}
-_ZERO_OF_ZEROS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "prod", *_SUMS}
-_STATISTICS = {"mean", "sum", "var", "std", "linalg_vector_norm", "norm"}
+_SPREADS = {"var", "std", "var_mean", "std_mean"}
+_ZERO_OF_ZEROS = {"mean", "sum", "amax", "amin", "max", "min", "prod", *_SPREADS, *_SUMS}
+_STATISTICS = {"mean", "sum", "linalg_vector_norm", "norm", *_SPREADS}
 _DIM_POSITION = {"linalg_vector_norm": 2, "norm": 2, "topk": 2, "kthvalue": 2}
 
 _SCALAR_STEPS = {
@@ -77,6 +78,9 @@ def _reduced(c: "Coupling", node: Node, part: Plane, dims: list[int]) -> Plane |
         if name not in _STATISTICS or not rescaling:
             c.freeze(labels_, f"{name} runs over features")
             return None
+        if node.args[0] in c.stored:
+            c.freeze(labels_, f"{name} of a weight runs over them")
+            return None
         c.renormalised[node] = None
         if not c.varies(labels_, rest):
             return None
@@ -93,11 +97,15 @@ def rescales(node: Node, statistic: Node, inverted: bool = False) -> bool:
         if user.op != "call_function":
             return False
         name = op_name(user)
+        if name == "getitem":  # the spread and the mean of one operator
+            if not rescales(user, user):
+                return False
+            continue
         inverse = inverted or _inverts(user, node)
         others = [i for i in user.all_input_nodes if i is not node]
         wider = any(_numel(other) > _numel(node) for other in others)
         if wider and name in ("sub", "mul", "div", "add"):
-            if op_name(statistic) in ("var", "std") and not inverse:
+            if _is_spread(statistic) and not inverse:
                 return False
             continue
         if name not in _SCALAR_STEPS:
@@ -105,6 +113,12 @@ def rescales(node: Node, statistic: Node, inverted: bool = False) -> bool:
         if not rescales(user, statistic, inverse):
             return False
     return bool(node.users)
+
+
+def _is_spread(statistic: Node) -> bool:
+    if op_name(statistic) == "getitem":
+        return bool(statistic.args[1] == 0)
+    return op_name(statistic) in _SPREADS
 
 
 def _inverts(user: Node, node: Node) -> bool:
