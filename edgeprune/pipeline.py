@@ -27,6 +27,7 @@ from edgeprune.stages.dense import Baselines, make_baselines
 from edgeprune.stages.formats import format_rows
 from edgeprune.stages.loop import Closed, Loop
 from edgeprune.stages.member import answers_folder, build_member, recover_member, slug
+from edgeprune.stages.open_sizes import describe_open_sizes
 from edgeprune.stages.own_module import describe_own_module
 from edgeprune.stages.preview import cost_minutes, preview, prunable, refuse_unreachable
 from edgeprune.stages.record import report_record
@@ -141,6 +142,7 @@ def make_family(
         extra[goal]["alone"] = alone(loop.problem, choices, plan, run.recipe.search, loop.log)
         judged[goal] = deliver.deliver(run, subject, goal, member)
         extra[goal]["own_module"] = describe_own_module(run, subject, goal, member)
+        extra[goal]["open_sizes"] = describe_open_sizes(run, subject, goal, member)
     shutil.rmtree(answers_folder(run), ignore_errors=True)
     measurement = deliver.confirm(run, subject, baselines, judged)
     return Family(

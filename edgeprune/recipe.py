@@ -130,6 +130,17 @@ class RefitRecipe(Checked):
 
 
 @dataclass(frozen=True)
+class ExportRecipe(Checked):
+    """What is written beside an artifact.
+
+    Attributes:
+        open_sizes: Whether an ONNX file with open sizes is, where the batches have several.
+    """
+
+    open_sizes: bool = True
+
+
+@dataclass(frozen=True)
 class MeasureRecipe(Checked):
     """How long artifacts are timed against the dense one.
 
@@ -240,6 +251,7 @@ class Recipe(Checked):
     measure: MeasureRecipe = field(default_factory=MeasureRecipe)
     batchnorm: BatchNormRecipe = field(default_factory=BatchNormRecipe)
     recovery: RecoveryRecipe = field(default_factory=RecoveryRecipe)
+    export: ExportRecipe = field(default_factory=ExportRecipe)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

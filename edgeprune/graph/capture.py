@@ -1,10 +1,7 @@
 """Capture a module as a flat graph of ATen operators with the module's own parameters."""
 
-import contextlib
-import logging
 import operator
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +14,7 @@ from edgeprune.graph.functionalise import functionalise
 from edgeprune.graph.naming import annotate_sources, keep_onnx_names, rename_nodes
 from edgeprune.graph.ops import op_name
 from edgeprune.graph.parametrizations import baked_copy, is_parametrized
-from edgeprune.graph.running import evaluating, first_line, line_in_users_code, outputs
+from edgeprune.graph.running import evaluating, first_line, line_in_users_code, outputs, quiet
 
 _NO_EFFECT = ("dropout", "feature_dropout", "alias", "alpha_dropout")
 
@@ -126,7 +123,7 @@ def _export(
     model: nn.Module, inputs: tuple[Tensor, ...], dynamic: list[dict[int, Any]] | None
 ) -> fx.GraphModule:
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.export.export(
                 model, inputs, dynamic_shapes=_as_tuple_spec(model, dynamic), strict=False
             )
@@ -135,19 +132,6 @@ def _export(
         raise  # the model's own words
     except Exception as error:
         raise CaptureError(_explain(error)) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Export logs and warns about what is raised anyway."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _as_tuple_spec(model: nn.Module, dynamic: list[dict[int, Any]] | None) -> Any:

@@ -39,14 +39,16 @@ def annotate_sources(graph: fx.Graph) -> None:
 
 
 def keep_onnx_names(graph: fx.Graph, model: nn.Module) -> None:
-    """Write the names of a model's inputs and outputs, where it has some, into their meta."""
+    """Write the names of a model's inputs, of their dimensions, and of its outputs into meta."""
     inputs = getattr(model, "onnx_input_names", ())
+    axes = getattr(model, "onnx_input_axes", ()) or [()] * len(inputs)
     outputs = getattr(model, "onnx_output_names", ())
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     result = next(node for node in graph.nodes if node.op == "output")
     if len(inputs) == len(placeholders):
-        for node, name in zip(placeholders, inputs, strict=True):
+        for node, name, named in zip(placeholders, inputs, axes, strict=True):
             node.meta["onnx_name"] = name
+            node.meta["onnx_axes"] = tuple(named)
     if len(outputs) == len(result.args[0]):
         result.meta["onnx_names"] = tuple(outputs)
 

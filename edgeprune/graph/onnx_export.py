@@ -42,13 +42,13 @@ def export_onnx(
         InputError: An operator has no ONNX form; the message names it.
         WorkspaceError: The disk is full, or the folder cannot be written.
     """
-    _refuse_hidden_writes(module.graph)
+    refuse_hidden_writes(module.graph)
     static = _with_static_numbers(with_real_pairs(module), tuple(example_inputs))
     scoped = _with_scopes(static)
     names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
     results = next(n for n in module.graph.nodes if n.op == "output").args[0]
     outputs = [f"output_{i}" for i in range(len(results))]
-    known = {} if input_names else _names_of_the_file(module.graph, names, outputs)
+    known = {} if input_names else names_of_the_file(module.graph, names, outputs)
     with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -68,7 +68,7 @@ def export_onnx(
             rename_values(partial, known)
 
 
-def _names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -> dict[str, str]:
+def names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -> dict[str, str]:
     """What the values of these names are called in the ONNX file that the graph came from."""
     nodes = [node for node in graph.nodes if node.op == "placeholder"]
     result = next(node for node in graph.nodes if node.op == "output")
@@ -80,7 +80,7 @@ def _names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -
     return found | dict(zip(outputs, result.meta.get("onnx_names", ())))
 
 
-def _refuse_hidden_writes(graph: fx.Graph) -> None:
+def refuse_hidden_writes(graph: fx.Graph) -> None:
     """What is written by a view would be lost in the file without a word."""
     roots = storage_roots(graph)
     for node in graph.nodes:

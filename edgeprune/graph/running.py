@@ -1,7 +1,9 @@
 """Run a module as at inference, and tell where in its author's code it failed."""
 
 import contextlib
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's logs and warnings about what is raised anyway."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

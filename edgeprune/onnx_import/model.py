@@ -105,6 +105,7 @@ class OnnxModel(nn.Module):
     Attributes:
         onnx_input_names: Names of the inputs; what is exported of the model has them again.
         onnx_output_names: Names of the outputs, likewise.
+        onnx_input_axes: Per input its sizes, by name where the file leaves them open.
         inputs: The inputs as the file declares them.
         notes: What differs from the file.
     """
@@ -116,6 +117,7 @@ class OnnxModel(nn.Module):
         self.inputs = tuple(inputs)
         self.onnx_input_names = tuple(spec.name for spec in inputs)
         self.onnx_output_names = tuple(output_names)
+        self.onnx_input_axes = tuple(spec.shape or () for spec in inputs)
         self.notes = tuple(notes)
         self._program = Program((), ())
 

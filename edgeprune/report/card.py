@@ -51,6 +51,7 @@ def card_text(record: dict[str, Any], result: Mapping[str, Any]) -> str:
         f"`python {PROGRAM}` opens `{Path(str(yours['artifact'])).name}` with the runtime and "
         "numpy alone and prints the median latency.",
         "",
+        *_open_sizes(result),
         *_own_module(result),
         "## Measured on",
         "",
@@ -68,6 +69,23 @@ def _head(record: dict[str, Any]) -> dict[str, Any]:
         "library_name": name,
         "tags": ["edgeprune", "structured-pruning", str(record["device"])],
     }
+
+
+def _open_sizes(result: Mapping[str, Any]) -> list[str]:
+    """The file for other sizes, or why there is none."""
+    found = result.get("open_sizes")
+    if not found:
+        return []
+    if "reason" in found:
+        return ["## At other sizes", "", f"{found['reason']}.", ""]
+    names = ", ".join(dict.fromkeys(f"`{name}`" for named in found["axes"] for name in named))
+    return [
+        "## At other sizes",
+        "",
+        f"`{Path(str(found['onnx'])).name}` is the same network in float32 with open sizes "
+        f"({names}); what was timed has the deployed ones.",
+        "",
+    ]
 
 
 def _own_module(result: Mapping[str, Any]) -> list[str]:

@@ -70,8 +70,9 @@ def remarks(record: dict[str, Any]) -> list[str]:
     if shares := record.get("prunable"):
         lines.append(prunable_line(shares))
     for result in record["results"]:
-        if reason := result.get("own_module", {}).get("reason"):
-            lines.append(f"{goal_name(result)}: {reason}")
+        for part in ("own_module", "open_sizes"):
+            if reason := result.get(part, {}).get("reason"):
+                lines.append(f"{goal_name(result)}: {reason}")
     frozen = record.get("frozen", [])
     if frozen:
         operators = sorted({str(entry["operator"]) for entry in frozen})

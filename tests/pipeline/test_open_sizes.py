@@ -1,0 +1,75 @@
+"""A member for other sizes: an ONNX file that is right at them, or a reason and no file."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from edgeprune.pipeline import open_run
+from edgeprune.request import CompressRequest, Goal
+from edgeprune.stages.member import Member
+from edgeprune.stages.open_sizes import describe_open_sizes
+from edgeprune.stages.run import Run, Subject
+from edgeprune.stages.subject import make_subject
+
+HERE = Path(__file__).parent
+GOAL = Goal("speedup", 2.0)
+
+
+@pytest.fixture
+def started(
+    tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Run, Subject]]:
+    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+    recipe = (HERE / "small_recipe.yaml").read_text(encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("open_sizes: false", "open_sizes: true"))
+    request = CompressRequest(
+        task=str(HERE / "small_task.py"),
+        device="x86",
+        goals=(GOAL,),
+        recipe=str(tmp_path / "recipe.yaml"),
+        recovery_minutes=None,
+        out=tmp_path / "run",
+        dry_run=False,
+        settings={},
+    )
+    with open_run(request) as run:
+        yield run, make_subject(run)
+
+
+def test_the_file_is_right_at_sizes_nobody_deployed(started: tuple[Run, Subject]) -> None:
+    run, subject = started
+    keep = {n: list(range(0, s.units, 2)) for n, s in subject.network.structures.items()}
+    member = Member(subject.network.shrink(keep), keep, {}, [], [])
+    found = describe_open_sizes(run, subject, GOAL, member)
+    assert found == {"onnx": "2x/model.dynamic.onnx", "axes": [["batch"]]}
+    file = run.folder / found["onnx"]
+    assert [path.name for path in file.parent.iterdir()] == ["model.dynamic.onnx"]
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (port,) = session.get_inputs()
+    assert (port.name, port.shape) == ("x", ["batch", 3, 24, 24])
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 24, 24)
+        with torch.no_grad():
+            (want,) = member.module(images)
+        (have,) = session.run(None, {"x": images.numpy()})
+        np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-5)
+
+    before = file.stat().st_mtime_ns
+    assert describe_open_sizes(run, subject, GOAL, member) == found  # from what the run kept
+    assert file.stat().st_mtime_ns == before
+
+
+def test_what_differs_in_the_runtime_is_not_published(
+    started: tuple[Run, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, subject = started
+    module = subject.network.shrink({})
+    member = Member(module, {}, {}, [], [])
+    monkeypatch.setattr(module, "forward", lambda x: (torch.ones(len(x), 5),))
+    found = describe_open_sizes(run, subject, GOAL, member)
+    assert "gives other outputs at [1, 3, 24, 24]" in found["reason"]
+    assert not (run.folder / "2x" / "model.dynamic.onnx").exists()
