@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from deployed import open_onnx_outcome
 from exactness import compare, half_of_each
 from isolated import Row
 from masked_reference import flat, plain_copy, zero_removed
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.network import analyse
@@ -24,8 +25,11 @@ _SHORTEST = 4
 _SHARES = ((1, 2), (3, 4), (7, 8))
 
 
-def other_sizes_outcome(model: nn.Module, inputs: Sequence[Tensor]) -> Row:
-    """The columns ``sizes``, what varied, and ``at_other_sizes``: equal, or why not."""
+def other_sizes_outcome(model: nn.Module, inputs: Sequence[Tensor], deploy: bool) -> Row:
+    """The columns ``sizes``, what varied, and ``at_other_sizes``: equal, or why not.
+
+    With ``deploy`` also ``open_onnx``: the same of one ONNX file with open sizes, in OpenVINO.
+    """
     given = tuple(inputs)
     batched = _allowed(model, [_said_again(given)])
     shorter = _allowed(model, _cut_short(batched or given))
@@ -38,16 +42,21 @@ def other_sizes_outcome(model: nn.Module, inputs: Sequence[Tensor]) -> Row:
         captured = capture(model, given, other)
         static = [note for note in captured.notes if "kept static" in note]
         if not static:
-            tries = [given, *([batched] if batched else []), other]
-            outcome = _compared(model, captured, tries)
+            once = tuple(x[: len(y)] if y.dim() else x for x, y in zip(other, given))
+            tries = [given, *([batched, once] if batched else []), other]
+            pruned, outcome = _compared(model, captured, tries)
+            if deploy:
+                row["open_onnx"] = open_onnx_outcome(pruned, tries)
             only_batch = "" if other is shorter or shorter is None else f"; with length {reason}"
             return row | {"at_other_sizes": f"{outcome}{only_batch}"}
         reason = static[0]
     return row | {"at_other_sizes": reason}
 
 
-def _compared(model: nn.Module, captured: Captured, tries: Sequence[Inputs]) -> str:
-    """Whether half of everything gone leaves the masked model at all of these inputs."""
+def _compared(
+    model: nn.Module, captured: Captured, tries: Sequence[Inputs]
+) -> tuple[fx.GraphModule, str]:
+    """Half of everything gone, and whether that is the masked model at all of these inputs."""
     network = analyse(captured)
     keep = half_of_each(network.structures, random.Random(0))
     masked = plain_copy(model)
@@ -57,8 +66,8 @@ def _compared(model: nn.Module, captured: Captured, tries: Sequence[Inputs]) -> 
         found = compare(pruned, masked, tried)
         if found.outcome == "wrong":
             sizes = ", ".join(str(list(x.shape)) for x in tried)
-            return f"differs by {found.accepted:.1e} at {sizes}"
-    return "equal"
+            return pruned, f"differs by {found.accepted:.1e} at {sizes}"
+    return pruned, "equal"
 
 
 def _allowed(model: nn.Module, tries: Any) -> Inputs | None:

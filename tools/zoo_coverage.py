@@ -115,7 +115,7 @@ def _examine(build: Any, checks: Checks, report: Report) -> None:
             report(deployed_outcome(found[0][1].pruned, inputs))
         if checks.sizes:
             report({"step": "sizes"})
-            report(other_sizes_outcome(model, inputs))
+            report(other_sizes_outcome(model, inputs, checks.deploy))
         if checks.write_back:
             report({"step": "write back"})
             report(written_back_outcome(build, network, tries[0][1]))

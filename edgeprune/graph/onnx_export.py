@@ -16,7 +16,7 @@ from edgeprune.graph.complex_pairs import with_real_pairs
 from edgeprune.graph.functionalise import storage_roots
 from edgeprune.graph.modules import attach
 from edgeprune.graph.onnx_forms import onnx_form, with_plain_arguments
-from edgeprune.graph.onnx_names import rename_values
+from edgeprune.graph.onnx_names import keep_inputs, rename_values
 from edgeprune.graph.ops import is_mutable, op_name
 from edgeprune.graph.running import first_line
 
@@ -64,6 +64,8 @@ def export_onnx(
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise InputError(f"the model cannot be written as ONNX: {first_line(error)}") from error
+        if any(not node.users for node in static.graph.nodes if node.op == "placeholder"):
+            keep_inputs(partial, names, example_inputs)
         if known:
             rename_values(partial, known)
 

@@ -1,8 +1,36 @@
-"""Names of the inputs and outputs of a written ONNX file, which may be any text."""
+"""Inputs and outputs of a written ONNX file: all there, and called by any text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
+
+
+def keep_inputs(path: Path, names: Sequence[str], examples: Sequence[Tensor]) -> None:
+    """Put inputs that nothing reads back into a file, in place; exporters leave them out.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    known = {value.name: value for value in model.graph.input}
+    if len(known) == len(names):
+        return
+    inputs = [
+        known.get(name)
+        or onnx.helper.make_tensor_value_info(
+            name,
+            onnx.helper.np_dtype_to_tensor_dtype(example.numpy().dtype),
+            list(example.shape),
+        )
+        for name, example in zip(names, examples, strict=True)
+    ]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    onnx.save(model, path)
 
 
 def rename_values(path: Path, names: Mapping[str, str]) -> None:

@@ -7,11 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import Tensor
 
+from edgeprune.errors import InputError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
 from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.graph.onnx_open import export_open_onnx
 
 
 @pytest.mark.parametrize("name", ["encoder", "residual_stages"])
@@ -111,3 +114,36 @@ def test_a_file_has_the_names_of_the_file_it_came_from(names: tuple[str, ...], t
     found = session.run([names[2], "sum"], {n: x.numpy() for n, x in zip(names, inputs)})
     for have, want in zip(found, shrunk(*inputs), strict=True):
         np.testing.assert_allclose(have, want.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_input_that_nothing_reads_stays_an_input(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 4)
+
+        def forward(self, spare: Tensor, x: Tensor, like: Tensor) -> Tensor:
+            return self.layer(x) * like.shape[0]
+
+    inputs = (torch.randn(2, 3), torch.randn(5, 8), torch.zeros(3, 5, dtype=torch.int64))
+    samples = (torch.randn(2, 3), torch.randn(4, 8), torch.zeros(7, 5, dtype=torch.int64))
+    module = capture(Net(), inputs, samples).module
+    export_onnx(module, inputs, tmp_path / "m.onnx")
+    axes = export_open_onnx(module, inputs, tmp_path / "open.onnx")
+    assert axes == ({}, {0: "x_0"}, {0: "like_0"})
+    for file, tries in (("m.onnx", [inputs]), ("open.onnx", [inputs, samples])):
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        model = openvino.Core().compile_model(str(tmp_path / file), "CPU", exact)
+        assert [port.any_name for port in model.inputs] == ["spare", "x", "like"]
+        for given in tries:
+            want = module(*given)[0].detach().numpy()
+            np.testing.assert_allclose(model([x.numpy() for x in given])[0], want, rtol=1e-4)
+
+
+def test_a_model_without_open_sizes_is_not_written_with_some(tmp_path: Path) -> None:
+    module = capture(torch.nn.Linear(4, 2), (torch.randn(1, 4),)).module
+    with pytest.raises(InputError, match="no open size"):
+        export_open_onnx(module, (torch.randn(1, 4),), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

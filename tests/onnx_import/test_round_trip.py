@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.network import Network, analyse
 from edgeprune.graph.onnx_attention import with_plain_attention
 from edgeprune.graph.onnx_export import export_onnx
+from edgeprune.graph.onnx_open import export_open_onnx
 from edgeprune.graph.sites import find_sites
 from edgeprune.onnx_import import OnnxModel, load_onnx
 
@@ -253,6 +256,25 @@ def test_an_encoder_of_torch(tmp_path: Path, opset: int, attention: str) -> None
     assert any("layer_1_attention_self_query" in name for name in names)
     gelus = [n for n in network.captured.module.graph.nodes if "gelu" in str(n.target)]
     assert len(gelus) == 2
+
+    if opset == 17:
+        check_open(network, sample, inputs, tmp_path / "open.onnx")
+
+
+def check_open(network: Network, sample: Any, inputs: Any, path: Path) -> None:
+    """What goes out has the axes that came in, and is right at sizes that nobody mentioned."""
+    pruned = network.shrink(half_of(network))
+    assert export_open_onnx(pruned, sample, path) == ({0: "batch", 1: "sequence"},) * 2
+    session = onnxruntime.InferenceSession(str(path))
+    assert [port.name for port in session.get_inputs()] == ["input_ids", "attention_mask"]
+    assert [port.shape for port in session.get_inputs()] == [["batch", "sequence"]] * 2
+    assert [port.name for port in session.get_outputs()] == ["embedding"]
+    for batch, length in ((1, 8), (4, 8), (1, 5), (4, 13)):
+        tried = inputs(batch, length)
+        feed = {"input_ids": tried[0].numpy(), "attention_mask": tried[1].numpy()}
+        (have,) = session.run(None, feed)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(have), pruned(*tried)[0])
 
 
 def test_names_reach_the_artifact(tmp_path: Path) -> None:
