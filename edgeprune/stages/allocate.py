@@ -77,22 +77,25 @@ def exact(problem: JointProblem, budget_ms: float, recipe: SearchRecipe) -> Solu
 
 
 def starting_plans(
-    problem: JointProblem, budget_ms: float, recipe: SearchRecipe
+    problem: JointProblem, budget_ms: float, recipe: SearchRecipe, whole: Levels | None = None
 ) -> list[tuple[Levels, float]]:
     """Distinct plans from several readings of the distortions, each with its solver's gap.
+
+    With ``whole``, levels of groups, each reading is also solved with these groups at them.
 
     Raises:
         InfeasibleTarget: No reading gave a plan that is fast enough.
     """
     found: dict[str, tuple[Levels, float]] = {}
-    asked = readings(recipe.scalings)
+    problems = [problem, *([problem.restricted(whole)] if whole else [])]
+    asked = [(p, *reading) for p in problems for reading in readings(recipe.scalings)]
     failed: InfeasibleTarget | None = None
     with MilpProcess() as process, console.progress("searching exactly", len(asked)) as bar:
-        for removal, power in asked:
+        for posed, removal, power in asked:
             bar.advance()
             try:
                 solution = solve_joint(
-                    problem.scaled(removal, power),
+                    posed.scaled(removal, power),
                     budget_ms,
                     gap=recipe.gap,
                     time_limit_s=recipe.time_limit_s,
@@ -105,6 +108,16 @@ def starting_plans(
     if not found and failed is not None:
         raise failed
     return list(found.values())
+
+
+def _whole_widths(problem: JointProblem, log: LossLog) -> Levels:
+    """Every head at its full width: what narrowing heads costs adds up worst of all."""
+    structures = log.candidates.network.structures
+    return {
+        group.name: max(group.levels)
+        for group in problem.groups
+        if group.name in structures and structures[group.name].kind == "head_width"
+    }
 
 
 def allocate(
@@ -127,7 +140,7 @@ def allocate(
             minutes allow at the pace of the first ones.
         known: Plans within the budget with their joint losses, to learn from.
     """
-    starts = starting_plans(problem, budget_ms, recipe)
+    starts = starting_plans(problem, budget_ms, recipe, _whole_widths(problem, log))
     with console.progress("comparing plans on their joint loss", len(starts)) as bar:
         for levels, _ in starts:
             log.loss(levels)

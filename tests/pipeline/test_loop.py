@@ -81,6 +81,7 @@ def loop_on(machine: Machine, goal: Goal, folder: Path) -> Loop:
     allocation = machine.allocation
     scores: dict[str, float] = {}
     candidates = SimpleNamespace(
+        network=SimpleNamespace(structures={}),
         key=Candidates.key,
         scores=scores,
         loss=lambda levels: scores.setdefault(
