@@ -69,6 +69,7 @@ def _capture(
     sample_inputs: Sequence[Tensor] | None,
     notes: list[str],
 ) -> Captured:
+    _check_names(model)
     if is_parametrized(model):
         model, baked = baked_copy(model)
         notes += baked
@@ -95,6 +96,18 @@ def _check_inputs(example: tuple[Any, ...]) -> None:
             raise CaptureError(f"example input {index} is a {kind}; every input must be a tensor")
     if not example:
         raise CaptureError("example_inputs() is empty; give at least one tensor")
+
+
+def _check_names(model: nn.Module) -> None:
+    """Refuse parts that a graph module could not hold, whose own attributes have these names."""
+    reserved = set(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - set(dir(nn.Module()))
+    parts = (name.partition(".")[0] for name in model.state_dict())
+    for name in (*parts, *(name for name, _ in model.named_children())):
+        if name in reserved:
+            raise CaptureError(
+                f"a part of {type(model).__name__} is called '{name}', as something of torch's "
+                "own graphs is; give it another name, or wrap the model in a module"
+            )
 
 
 def _varying_dims(

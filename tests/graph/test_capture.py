@@ -299,3 +299,28 @@ def test_a_graph_that_does_not_run_is_told_in_one_line() -> None:
 
     with pytest.raises(CaptureError, match="does not run: Either your tensor"):
         capture(Net(), (torch.ones(4, 4),))
+
+
+@pytest.mark.parametrize("name", ["graph", "meta", "code"])
+def test_a_part_called_like_one_of_a_graph_is_refused(name: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module(name, nn.Linear(4, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return getattr(self, name)(x)
+
+    inputs = (torch.randn(1, 4),)
+    with pytest.raises(CaptureError, match=f"a part of Net is called '{name}'.*wrap the model"):
+        capture(Net(), inputs)
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x)
+
+    assert capture(Wrapped(), inputs).module(*inputs)[0].shape == (1, 2)
