@@ -73,16 +73,17 @@ class Difference:
 
 def half_of_each(structures: Mapping[str, Any], rng: random.Random) -> dict[str, list[int]]:
     """Random units that stay: half of every structure."""
-    return {name: _sample(s.units, 0.5, rng) for name, s in structures.items()}
+    return {name: _sample(s, 0.5, rng) for name, s in structures.items()}
 
 
 def random_share_of_each(structures: Mapping[str, Any], rng: random.Random) -> dict[str, list[int]]:
     """Random units that stay: another share of every structure."""
-    return {name: _sample(s.units, rng.random(), rng) for name, s in structures.items()}
+    return {name: _sample(s, rng.random(), rng) for name, s in structures.items()}
 
 
-def _sample(units: int, gone: float, rng: random.Random) -> list[int]:
-    count = min(units, max(1, round(units * (1 - gone))))
+def _sample(structure: Any, gone: float, rng: random.Random) -> list[int]:
+    units = structure.units
+    count = min(units, max(1, structure.minimum, round(units * (1 - gone))))
     return sorted(rng.sample(range(units), count))
 
 

@@ -4,6 +4,9 @@ Nothing here comes from the rewriter. Structures only say which entries of which
 gone; those are zeroed in a copy of the module, and the module runs as its author wrote it. Where
 a normalisation takes statistics over features, they are taken over the survivors, which are told
 by the zeros of the normalisation's own scale, or of its input where it has none.
+
+A router's row is not zeroed but its logit is minus infinity, so that a removed expert is never
+chosen. Zeros would be a logit like any other.
 """
 
 import copy
@@ -45,11 +48,40 @@ def zero_removed(
                     continue  # a constant that its code makes
                 places = [i for i, unit in enumerate(slot.unit.tolist()) if unit in set(gone)]
                 tensor = operator.attrgetter(slot.tensor)(model)
+                if structures[name].kind == "experts" and slot.role == "output":
+                    _BarredExperts.note(model, slot.tensor, places)
+                    count += len(places)
+                    continue
                 index = [slice(None)] * tensor.dim()
                 index[slot.dim] = places
                 tensor[tuple(index)] = 0
                 count += len(places)
     return count
+
+
+class _BarredExperts(TorchFunctionMode):
+    """Routers give minus infinity for the experts that are gone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        noted = getattr(model, "barred_experts", {})
+        self._gone = {id(operator.attrgetter(name)(model)): gone for name, gone in noted.items()}
+
+    @staticmethod
+    def note(model: nn.Module, router: str, gone: Sequence[int]) -> None:
+        """Write down, where copies keep it, which rows of a router's weight count as gone."""
+        noted = getattr(model, "barred_experts", {})
+        model.barred_experts = {**noted, router: tuple(gone)}  # type: ignore[assignment]
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is not F.linear:
+            return result
+        weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+        gone = self._gone.get(id(weight), ())
+        return result.index_fill(-1, torch.tensor(gone), float("-inf")) if gone else result
 
 
 def _has(model: nn.Module, tensor: str) -> bool:
@@ -191,7 +223,7 @@ def run_masked(
 ) -> list[Tensor]:
     """Outputs of a masked module; with ``survivors`` normalisations take their statistics there."""
     if not survivors:
-        with torch.no_grad():
+        with torch.no_grad(), _BarredExperts(model):
             return flat(model(*(x.clone() for x in inputs)))
     mode = _SurvivorStatistics()
 
@@ -208,7 +240,7 @@ def run_masked(
         handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave))
     try:
-        with torch.no_grad(), mode:
+        with torch.no_grad(), _BarredExperts(model), mode:
             return flat(model(*(x.clone() for x in inputs)))
     finally:
         for handle in handles:

@@ -121,7 +121,8 @@ def offered_levels(structure: Structure, multiple: int, most: int) -> tuple[int,
 def _multiples(structure: Structure, step: int, most: int) -> tuple[int, ...]:
     while structure.units / step > most:
         step *= 2
-    levels = set(range(step, structure.units, step)) | {structure.units}
+    cut = range(step, structure.units, step)
+    levels = {level for level in cut if level >= structure.minimum} | {structure.units}
     if structure.removable:
         levels.add(0)
     return tuple(sorted(levels))

@@ -113,7 +113,7 @@ def _units(structure: Structure, share: float, minimum: int) -> int:
         raise InputError(
             f"structures.keep says {share:g} for '{structure.name}'; above 1 it must be whole"
         )
-    least = max(minimum, 0 if structure.removable else 1)
+    least = max(minimum, structure.least)
     if not least <= units <= structure.units:
         raise InputError(
             f"structures.keep leaves {units} units of '{structure.name}'; "

@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from edgeprune.graph.capture import Captured
 from edgeprune.graph.constants import fold_constants, written_constants
+from edgeprune.graph.expert_choice import expert_choices
 from edgeprune.graph.labels import (
     CONSTANT,
     ELEMENT,
@@ -97,6 +98,8 @@ class Coupling:
         self._node: Node | None = None
         self.frozen_on_request = frozenset(freeze)
         self.narrow = frozenset(narrow)
+        self.expert_choices = expert_choices(self.graph)
+        self._choice_of = {n: c for c in self.expert_choices for n in c.concerned}
         self.heads_at: dict[Node, Tensor] = {}
         """By product of two values what differed from head to head when first seen."""
 
@@ -186,6 +189,11 @@ class Coupling:
             found[d] if d in found else frozen_labels((size,))
             for d, size in enumerate(planes.shape)
         ]
+
+    def experts(self, node: Node) -> Tensor | None:
+        """Labels of the experts that an operator has a part in choosing, if that is understood."""
+        choice = self._choice_of.get(node)
+        return None if choice is None else self.axes(choice.router.args[1])[0]
 
     def _is_data(self, node: Node, constant: Tensor) -> bool:
         """Whether entries of a constant may be removed along with what they belong to."""

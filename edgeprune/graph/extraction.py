@@ -7,6 +7,7 @@ is removed.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,17 @@ def extract_layout(coupling: Coupling) -> tuple[Layout, dict[str, str]]:
         {name: first for (name, _), first in zip(described, starts, strict=True)},
         {name: len(m) for (name, _), m in zip(described, families, strict=True)},
     )
-    return layout, dict(described)
+    return replace(layout, minimum=_minimum(coupling, layout)), dict(described)
+
+
+def _minimum(coupling: Coupling, layout: Layout) -> dict[str, int]:
+    """How many units must stay where a top-k chooses among them: as many as it chooses."""
+    found: dict[str, int] = {}
+    for choice in coupling.expert_choices:
+        for name in layout.structures_in(layout.values.get(choice.router, ((None,),))[0][-1]):
+            least = min(choice.count, layout.units[name])
+            found[name] = max(found.get(name, 0), least)
+    return found
 
 
 def _order(coupling: Coupling) -> dict[int, int]:

@@ -26,12 +26,14 @@ class Layout:
         values: By node, per output tensor and dimension the same.
         offsets: First unit number of every structure, in order.
         units: Number of units of every structure.
+        minimum: How many units must stay, of structures of which several must.
     """
 
     parameters: dict[str, Dims]
     values: dict[Node, tuple[Dims, ...]]
     offsets: dict[str, int] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
+    minimum: dict[str, int] = field(default_factory=dict)
 
     def structures_in(self, dims: Units | None) -> tuple[str, ...]:
         """Structures with units along a dimension, in order."""

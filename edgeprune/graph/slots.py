@@ -33,6 +33,7 @@ def build_structures(
             units=layout.units[name],
             slots=tuple(sorted(slots[name], key=lambda s: (position[s.layer], s.dim))),
             removable=name in removable,
+            minimum=layout.minimum.get(name, 0),
         )
         for name in layout.offsets
     }

@@ -37,10 +37,11 @@ class Structure:
 
     Attributes:
         name: Stable and readable, such as ``encoder.layer.0.attention:heads``.
-        kind: ``heads``, ``neurons``, ``channels``, ``width`` (a residual stream), ...
+        kind: ``heads``, ``neurons``, ``channels``, ``width`` (a residual stream), ``experts``, ...
         units: How many units there are.
         slots: Everything that shrinks when a unit goes.
         removable: Whether no unit at all may stay, which takes the whole block out.
+        minimum: How many experts must stay, which is how many are chosen; else 0.
     """
 
     name: str
@@ -48,10 +49,24 @@ class Structure:
     units: int
     slots: tuple[Slot, ...]
     removable: bool
+    minimum: int = 0
+
+    @property
+    def least(self) -> int:
+        """How many units must stay."""
+        return max(self.minimum, 0 if self.removable else 1)
 
     def inputs(self) -> tuple[Slot, ...]:
         """The slots through which the units are consumed."""
         return tuple(slot for slot in self.slots if slot.role == "input")
+
+    def router(self) -> Slot | None:
+        """Where the logits of experts come from; None of other units.
+
+        A removed expert counts as one whose logit is minus infinity: to set the router's row to
+        zero is not the same.
+        """
+        return self.outputs()[0] if self.kind == "experts" else None
 
     def outputs(self) -> tuple[Slot, ...]:
         """The slots that produce the units."""

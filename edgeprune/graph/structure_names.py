@@ -81,7 +81,7 @@ def _families_by_operator(
     coupling: Coupling, family: _Family, values: dict[Node, Any]
 ) -> dict[str, set[int]]:
     """Families by kind: along the batch of a product of two values (heads), summed over in one
-    (what heads are wide), and added up (the width of a residual stream)."""
+    (what heads are wide), added up (the width of a residual stream), and chosen among (experts)."""
 
     def families(node: Node, dims: slice = slice(None)) -> set[int]:
         found: set[int] = set()
@@ -108,7 +108,8 @@ def _families_by_operator(
                 head_widths |= set().union(*(families(i) for i in factors)) - heads
         elif name == "add" and len({layers[i] for i in node.all_input_nodes}) == 2:
             widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
-    return {"heads": heads, "width": widths, "head_width": head_widths}
+    experts = {i for c in coupling.expert_choices for i in families(c.router, slice(-1, None))}
+    return {"heads": heads, "width": widths, "head_width": head_widths, "experts": experts}
 
 
 def _factors(node: Node) -> list[Node]:

@@ -92,7 +92,8 @@ def invalid_structures(
     stays = np.ones(sum(layout.units.values()), bool)
     for name, start in layout.offsets.items():
         count = layout.units[name]
-        stays[start : start + count // 2] = False
+        gone = min(count // 2, count - layout.minimum.get(name, 0))
+        stays[start : start + gone] = False
     shrinker = Shrinker(captured, layout, constants, stays, shapes_only=True)
     try:
         mismatch = find_mismatch(shrinker, shrinker.run())

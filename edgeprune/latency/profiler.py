@@ -282,7 +282,7 @@ def _check_levels(network: "Network", levels: Mapping[str, tuple[int, ...]]) -> 
         if name not in network.structures:
             raise InputError(f"the network has no structure '{name}'")
         structure = network.structures[name]
-        lowest = 0 if structure.removable else 1
+        lowest = structure.least
         wrong = [level for level in offered if not lowest <= level <= structure.units]
         if wrong or not offered or list(offered) != sorted(set(offered)):
             raise InputError(

@@ -254,10 +254,14 @@ def label_glu(c: "Coupling", node: Node) -> "Value":
 
 @labels("softmax", "log_softmax", "cumsum", "logcumsumexp", "cumprod")
 def label_along(c: "Coupling", node: Node) -> Any:
-    """Operators whose result depends on everything along one dimension."""
+    """Operators whose result depends on everything along one dimension.
+
+    Experts that are never chosen have no part in a softmax, and add nothing to a running count.
+    """
     x, name = c.planes(node.args[0]), op_name(node)
     dim = c.argument(node, 1, "dim") % len(x.shape)
-    freeze_along(c, x, [dim], f"{name} runs over features")
+    if c.experts(node) is None:
+        freeze_along(c, x, [dim], f"{name} runs over features")
     return x if name in ("cumsum", "cumprod") else x.without_zeros()
 
 

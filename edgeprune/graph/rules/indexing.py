@@ -36,6 +36,9 @@ def label_index(c: "Coupling", node: Node) -> "Value | None":
     if any(index is not None and index.meta["val"].dtype == torch.bool for index in indices):
         return _masked(c, x, indices, shape)
     dims = [d for d, index in enumerate(indices) if index is not None]
+    experts = c.experts(node)
+    if experts is not None:
+        return _read_by_number(c, node, experts)
     constants = [c.constant(indices[d]) for d in dims]
     chosen = constants[0] if len(dims) == 1 else None
     if chosen is not None and chosen.dim() == 1 and chosen.dtype == torch.int64:
@@ -63,6 +66,21 @@ def _masked(c: "Coupling", x: Planes, indices: list[Any], shape: tuple[int, ...]
         return one.expand(shape)
 
     return Planes(shape, tuple(part.map(joined) for part in kept))
+
+
+def _read_by_number(c: "Coupling", node: Node, experts: Tensor) -> Planes:
+    """What the chosen experts have in a stacked tensor."""
+    stacked: Any = node.args[0]
+    c.union(c.axes(stacked)[0], experts)
+    x, shape = c.planes(stacked), c.shape(node)
+    parts = [part for part in x.parts if not c.varies(part.labels, [0])]
+    extra = len(shape) - len(x.shape)
+
+    def read(labels_: Tensor) -> Tensor:
+        first = labels_.narrow(0, 0, 1)
+        return first.reshape((1,) * (extra + 1) + tuple(first.shape[1:])).expand(shape)
+
+    return Planes(shape, tuple(part.map(read) for part in parts))
 
 
 def _picked(first: Tensor, dims: list[int], shape: tuple[int, ...], picks: list[Any]) -> Tensor:
@@ -156,10 +174,11 @@ def shrink_index_select(s: "Shrinker", node: Node) -> Call:
 
 @rewrites("index")
 def shrink_index(s: "Shrinker", node: Node) -> Call:
-    """The same for a single index vector."""
+    """The same for a single index vector; experts are renumbered where they are chosen."""
     source, indices = node.args[0], node.args[1]
     dims = [d for d, index in enumerate(indices) if index is not None]  # type: ignore[arg-type]
-    if len(dims) != 1 or s.kept(source, dims[0]) is None:
+    by_number = len(dims) == 1 and indices[dims[0]] not in s.constants  # type: ignore[index]
+    if len(dims) != 1 or by_number or s.kept(source, dims[0]) is None:
         return Call.of(node)
     index = s.survivors(node, source, dims[0])
     return Call(torch.ops.aten.index_select.default, (source, dims[0], index), {})

@@ -67,11 +67,15 @@ def _passed(passing: list[Plane], shape: tuple[int, ...], bias: Any) -> list[Pla
 
 @labels("grouped_mm_fallback", "_grouped_mm")
 def label_experts(c: "Coupling", node: Node) -> "Value | None":
-    """Stacked expert weights ``[experts, in, out]``: in and out may shrink, experts stay."""
+    """Stacked expert weights ``[experts, in, out]``: experts stay if who chooses them does."""
     if node.args[1] not in c.stored or len(c.shape(node.args[1])) != 3:  # type: ignore[arg-type]
         return None
     experts, columns, rows = c.axes(node.args[1])
-    c.freeze(experts, "experts are chosen at run time")
+    chosen = c.experts(node)
+    if chosen is None:
+        c.freeze(experts, "experts are chosen at run time")
+    else:
+        c.union(experts, chosen)
     return apply_matrix(c, node, c.planes(node.args[0]), rows, columns, None)
 
 

@@ -37,12 +37,21 @@ _SCALAR_STEPS = {
 
 @labels(*_REDUCTIONS, *_SELECTING)
 def label_reduction(c: "Coupling", node: Node) -> "Value | None":
-    """Planes of the dimensions that stay; along the others nothing may vary, or it is consumed."""
+    """Planes of the dimensions that stay; along the others nothing may vary, or it is consumed.
+
+    A choice of experts ends at those it chooses, whoever they are.
+    """
     x = c.planes(node.args[0])
     dims = _reduced_dims(c, node, len(x.shape))
     if dims is None:
         return None
-    parts = [kept for part in x.parts if (kept := _reduced(c, node, part, dims)) is not None]
+    chosen = c.experts(node) is not None
+    parts = [
+        kept
+        for part in x.parts
+        if not (chosen and c.varies(part.labels, dims))
+        and (kept := _reduced(c, node, part, dims)) is not None
+    ]
     value = node.meta["val"]
     many = isinstance(value, tuple | list)
     results = tuple(_shaped(parts, dims, tuple(v.shape)) for v in (value if many else (value,)))
