@@ -33,7 +33,7 @@ Family = Literal[
     "f32-1x1",
 ]
 
-Kind = Literal["all", "heads", "head_width", "neurons", "channels", "width", "hidden"]
+Kind = Literal["all", "heads", "head_width", "experts", "neurons", "channels", "width", "hidden"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, fx
 
 from edgeprune.compression.consumers import reduced_weights
@@ -74,10 +75,11 @@ def measure_distortions(
             order = orders[structure.name]
             kept = order[len(order) - level :]
             executor.override = reduced_weights(structure, kept, layers, state, grams, damping)
+            executor.barred = _barred(structure, order[: len(order) - level])
             suffix = dict(environment)
             executor.advance(suffix, start)
             measured[level] = output_error(executor.outputs(suffix), dense)
-            executor.override = {}
+            executor.override, executor.barred = {}, {}
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -85,8 +87,19 @@ def measure_distortions(
     return result
 
 
+def _barred(structure: Structure, gone: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+    """The places in a router's logits, by its name, that experts have of whom these are gone."""
+    router = structure.router()
+    if router is None:
+        return {}
+    return {router.layer: torch.from_numpy(np.flatnonzero(np.isin(router.unit, gone)))}
+
+
 def _start(executor: Executor, structure: Structure) -> int:
-    """Where the first layer that consumes the structure stands in the graph."""
+    """Where the first layer that consumes the structure, or chooses among it, is in the graph."""
+    router = structure.router()
+    if router is not None:
+        return next(i for node, i in executor.position.items() if node.name == router.layer)
     tensors = {slot.tensor for slot in structure.inputs()}
     positions = [
         executor.position[node]

@@ -36,6 +36,8 @@ class Executor:
         self.override = dict(override or {})
         # By layer, what its input passes through first, such as a rounding to int8.
         self.rounding: dict[str, Callable[[Tensor], Tensor]] = {}
+        # By router, the experts that it must not choose: their logits are minus infinity.
+        self.barred: dict[str, Tensor] = {}
         self.nodes = [node for node in module.graph.nodes if node.op != "get_attr"]
         self.position = {node: index for index, node in enumerate(self.nodes)}
         self._last_use = {
@@ -115,7 +117,10 @@ class Executor:
             if node.op == "output":
                 values.append(args[0])
                 continue
-            values.append(self._call(node, args, self._keywords(node, environment, index)))
+            value = self._call(node, args, self._keywords(node, environment, index))
+            if node.name in self.barred:
+                value = value.index_fill(-1, self.barred[node.name], float("-inf"))
+            values.append(value)
         return values
 
     def _keywords(self, node: fx.Node, environment: Environment, batch: int) -> Any:

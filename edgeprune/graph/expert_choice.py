@@ -6,6 +6,7 @@ them. Experts may go if all of that is understood. One that is gone is one whose
 infinity, so that it is never chosen; the router's other readers would see a difference.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,11 +62,10 @@ def _choice(top: Node, readers: dict[str, int]) -> ExpertChoice | None:
         return None
     router = scores[-1]
     experts = _size(router)
-    states = [value for value in router.args[1:] if isinstance(value, Node)]
-    alone = all(s.op == "get_attr" and readers[str(s.target)] == 1 for s in states)
-    if not alone or len(_shape(states[0])) != 2 or not 1 <= count < experts:
+    reading = _Reading(experts, readers)
+    states = [value for value in router.all_input_nodes if value is not router.args[0]]
+    if not 1 <= count < experts or not all(reading.is_own(state) for state in states):
         return None
-    reading = _Reading(experts)
     understood = all(reading.result(user) for user in top.users)
     concerned = frozenset((top, *scores[:-1], *reading.concerned))
     return ExpertChoice(router, count, concerned) if understood else None
@@ -78,6 +78,7 @@ def _scores(top: Node) -> list[Node] | None:
     if argument(top, 2, "dim", -1) % rank != rank - 1 or not largest:
         return None
     found: list[Node] = []
+    normalised = False
     node: Any = top.args[0]
     while len(node.users) == 1 and node.op == "call_function":
         found.append(node)
@@ -85,10 +86,12 @@ def _scores(top: Node) -> list[Node] | None:
         if name == "linear":
             return found
         source = node.args[0]
-        along = argument(node, 1, "dim") if name == "softmax" else None
-        softmax = along is not None and along % len(_shape(node)) == len(_shape(node)) - 1
-        kept = name in _RESHAPED and _size(source) == _size(node)
-        if not (softmax or kept or (name in _SAME and _is_float(node))):
+        if name == "softmax" and not normalised and _runs_over_last(node):
+            normalised = True  # a second one would find a zero, which is no minus infinity
+        elif not (
+            (name in _RESHAPED and _size(source) == _size(node))
+            or (name in _SAME and node.meta["val"].is_floating_point())
+        ):
             return None
         node = source
     return None
@@ -99,15 +102,20 @@ class _Reading:
     """Follows the numbers of the chosen experts to all their readers."""
 
     experts: int
+    readers: dict[str, int]
     concerned: list[Node] = field(default_factory=list)
 
     def result(self, node: Node) -> bool:
         """Whether a result of the top-k is understood: how large scores are, or whose they are."""
         if op_name(node) != "getitem":
             return False
-        return node.args[1] == 0 or self._all(self._numbers, node)
+        return int(argument(node, 1)) == 0 or self._all(self._numbers, node)
 
-    def _all(self, reader: Any, node: Node) -> bool:
+    def is_own(self, value: Any) -> bool:
+        """Whether a parameter is read at one place only."""
+        return value.op == "get_attr" and self.readers[str(value.target)] == 1
+
+    def _all(self, reader: Callable[[Node, Node], bool], node: Node) -> bool:
         return all(reader(user, node) for user in node.users)
 
     def _numbers(self, user: Node, numbers: Node) -> bool:
@@ -121,11 +129,13 @@ class _Reading:
             return all(self._sorted(part) for part in user.users)
         if name == "histc":
             return self._counts_all(user) and self._all(self._counts, user)
-        return user.meta["val"].dtype != torch.bool and self._all(self._numbers, user)
+        return not _is_bool(user) and self._all(self._numbers, user)
 
     def _sorted(self, part: Node) -> bool:
         """Those that are left are in the same order: where each was is the same."""
-        return op_name(part) == "getitem" and (part.args[1] == 1 or self._all(self._numbers, part))
+        if op_name(part) != "getitem":
+            return False
+        return int(argument(part, 1)) == 1 or self._all(self._numbers, part)
 
     def _counts_all(self, node: Node) -> bool:
         """Whether there is a bin for each expert."""
@@ -138,11 +148,12 @@ class _Reading:
         name = op_name(user) if user.op == "call_function" else ""
         if name in GROUPED:
             self.concerned.append(user)
-            return self._is_stack(user.args[1]) and argument(user, 2, "offs") is counts
+            ends = argument(user, 2, "offs") is counts and len(user.all_input_nodes) == 3
+            return ends and self._is_stack(user.args[1])
         if name == "cumsum":
             self.concerned.append(user)
             return self._all(self._counts, user)
-        kept = name in _SAME and user.args[0] is counts and user.meta["val"].dtype != torch.bool
+        kept = name in _SAME and user.args[0] is counts and not _is_bool(user)
         return kept and self._all(self._counts, user)
 
     def _reads_stack(self, node: Node, numbers: Node) -> bool:
@@ -152,15 +163,15 @@ class _Reading:
         return len(indices) == 1 and indices[0] is numbers and self._is_stack(node.args[0])
 
     def _is_stack(self, value: Any) -> bool:
-        """Whether the first dimension of a parameter is that of the experts."""
-        turned = op_name(value) == "transpose" and 0 not in _dims(value)
-        source = value.args[0] if turned else value
-        return source.op == "get_attr" and _shape(source)[0] == self.experts
+        """Whether this is a parameter whose first dimension is that of the experts."""
+        turned = op_name(value) == "transpose" and _shape(value)[0] == self.experts
+        source = value.args[0] if turned and len(value.users) == 1 else value
+        return self.is_own(source) and _shape(source)[0] == self.experts
 
 
-def _dims(node: Node) -> list[int]:
-    rank = len(_shape(node))
-    return [argument(node, i, name) % rank for i, name in ((1, "dim0"), (2, "dim1"))]
+def _runs_over_last(softmax: Node) -> bool:
+    rank = len(_shape(softmax))
+    return bool(argument(softmax, 1, "dim") % rank == rank - 1)
 
 
 def _shape(node: Any) -> tuple[int, ...]:
@@ -173,5 +184,5 @@ def _size(node: Any) -> int:
     return int(_shape(node)[-1])
 
 
-def _is_float(node: Node) -> bool:
-    return bool(node.meta["val"].is_floating_point())
+def _is_bool(node: Node) -> bool:
+    return bool(node.meta["val"].dtype == torch.bool)

@@ -54,8 +54,7 @@ def _minimum(coupling: Coupling, layout: Layout) -> dict[str, int]:
     found: dict[str, int] = {}
     for choice in coupling.expert_choices:
         for name in layout.structures_in(layout.values.get(choice.router, ((None,),))[0][-1]):
-            least = min(choice.count, layout.units[name])
-            found[name] = max(found.get(name, 0), least)
+            found[name] = min(choice.count, layout.units[name])
     return found
 
 

@@ -13,7 +13,8 @@ def masked_state(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[st
     """Parameters and buffers of the captured module, with the entries of removed units zero.
 
     That covers the columns of consumers as well as the rows, biases and normalisation parameters
-    of producers, so the masked module computes what the shrunk one does.
+    of producers, so the masked module computes what the shrunk one does, but for experts: their
+    router may still choose one whose weights are zero.
     """
     stays = network.stays(keep)
     state = {

@@ -170,10 +170,10 @@ class Network:
                 raise StructureError(f"{name} cannot be emptied; keep at least one unit")
             stays[start : start + count] = False
             stays[start + chosen] = True
-            least = self.structures[name].minimum
-            if (left := int(stays[start : start + count].sum())) < least:
+            left, least = int(stays[start : start + count].sum()), self.structures[name].minimum
+            if left < least:
                 raise StructureError(
-                    f"{name} cannot keep {left}, for {least} are chosen at a time; keep {least} or more"
+                    f"{name} cannot keep {left}: {least} are chosen at a time; keep as many"
                 )
         return stays
 

@@ -109,7 +109,7 @@ def _families_by_operator(
         elif name == "add" and len({layers[i] for i in node.all_input_nodes}) == 2:
             widths |= families(node).intersection(*(families(i) for i in node.all_input_nodes))
     experts = {i for c in coupling.expert_choices for i in families(c.router, slice(-1, None))}
-    return {"heads": heads, "width": widths, "head_width": head_widths, "experts": experts}
+    return {"experts": experts, "heads": heads, "width": widths, "head_width": head_widths}
 
 
 def _factors(node: Node) -> list[Node]:

@@ -94,7 +94,9 @@ def _summary(row: Row) -> dict[str, Any]:
 
 
 def _structure_line(row: Row) -> str:
-    removable = "all of them removable" if row["removable"] else "at least one stays"
+    least = row["least"]
+    stay = "at least one stays" if least == 1 else f"at least {least} stay"
+    removable = "all of them removable" if row["removable"] else stay
     time = f", {row['time_ms']:.3f} ms ({row['time_share']:.1%})" if "time_ms" in row else ""
     return (
         f"{row['name']}: {row['units']} {row['kind']}, {removable}; "

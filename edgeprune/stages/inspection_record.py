@@ -72,6 +72,7 @@ def _structure(structure: Structure) -> dict[str, Any]:
         "kind": structure.kind,
         "units": structure.units,
         "removable": structure.removable,
+        "least": structure.least,
         "produced_by": _layers(structure, "output"),
         "consumed_by": _layers(structure, "input"),
         "goes_along": _layers(structure, "vector"),

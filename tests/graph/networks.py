@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -385,6 +386,57 @@ def experts_apart() -> Case:
             return self.head(total)
 
     return Net(), (torch.randn(2, 4),)
+
+
+class Experts(nn.Module):
+    """Some of five experts in one tensor for each row, as a library's mixtures compute them.
+
+    ``mixing`` makes weights of the logits of all experts before the best are chosen, or of those
+    of the chosen.
+    """
+
+    def __init__(self, chosen: int, mixing: str) -> None:
+        super().__init__()
+        # Only the library's own takes float32 of any width.
+        pytest.importorskip("transformers.integrations.moe")
+        self.chosen, self.mixing = chosen, mixing
+        self.inner, self.gate = nn.Linear(4, 6), nn.Linear(6, 5, bias=mixing == "after")
+        self.up = nn.Parameter(torch.randn(5, 7, 6))
+        self.bias = nn.Parameter(torch.randn(5, 7))
+        self.down = nn.Parameter(torch.randn(5, 7, 3))
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.gate(x)
+        if self.mixing == "before":
+            best, chosen = logits.softmax(-1).topk(self.chosen)
+            return best / best.sum(-1, keepdim=True), chosen
+        best, chosen = logits.topk(self.chosen)
+        return best.softmax(-1), chosen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.inner(x))
+        best, chosen = self.route(x)
+        number, place = chosen.reshape(-1).sort()
+        counts = torch.histc(number.float(), bins=5, min=0, max=4)
+        ends = counts.cumsum(0, dtype=torch.int32)
+        grouped = torch.ops.transformers.grouped_mm_fallback
+        y = grouped(x[place // self.chosen], self.up.transpose(1, 2), ends) + self.bias[number]
+        y = grouped(F.gelu(y), self.down, ends) * best.reshape(-1)[place].unsqueeze(-1)
+        back = torch.empty_like(place)
+        back[place] = torch.arange(len(place))
+        return y[back].view(len(x), self.chosen, 3).sum(1)
+
+
+@case
+def chosen_experts() -> Case:
+    """The best two by a softmax over all."""
+    return Experts(2, "before"), (torch.randn(6, 4),)
+
+
+@case
+def chosen_experts_by_logits() -> Case:
+    """The best three by logits with a bias."""
+    return Experts(3, "after"), (torch.randn(6, 4),)
 
 
 @case

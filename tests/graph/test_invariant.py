@@ -46,8 +46,8 @@ def prepared(name: str) -> tuple[Any, Any, Network]:
 def draw_keep(data: st.DataObject, network: Network) -> dict[str, list[int]]:
     keep = {}
     for name, structure in network.structures.items():
-        least = 0 if structure.removable else 1
-        units = st.lists(st.integers(0, structure.units - 1), min_size=least, unique=True)
+        least, number = structure.least, st.integers(0, structure.units - 1)
+        units = st.lists(number, min_size=least, unique=True)
         keep[name] = sorted(data.draw(units, label=name))
     return keep
 

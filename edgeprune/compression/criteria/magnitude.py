@@ -22,6 +22,8 @@ class Magnitude:
     def order(self, structure: Structure, context: CriterionContext) -> npt.NDArray[np.int64]:
         """Unit indices, the first to be removed first; equals in the order of their index."""
         slots = [slot for slot in structure.slots if slot.role != "vector"] or structure.slots
+        if structure.router() is not None:
+            slots = structure.slots  # an expert's weights go along with its row of the router
         scores = np.zeros(structure.units)
         for slot in slots:
             squares = context.state[slot.tensor].detach().double().square()

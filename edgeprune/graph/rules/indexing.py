@@ -177,8 +177,8 @@ def shrink_index(s: "Shrinker", node: Node) -> Call:
     """The same for a single index vector; experts are renumbered where they are chosen."""
     source, indices = node.args[0], node.args[1]
     dims = [d for d, index in enumerate(indices) if index is not None]  # type: ignore[arg-type]
-    by_number = len(dims) == 1 and indices[dims[0]] not in s.constants  # type: ignore[index]
-    if len(dims) != 1 or by_number or s.kept(source, dims[0]) is None:
+    constant = len(dims) == 1 and indices[dims[0]] in s.constants  # type: ignore[index,operator]
+    if not constant or s.kept(source, dims[0]) is None:
         return Call.of(node)
     index = s.survivors(node, source, dims[0])
     return Call(torch.ops.aten.index_select.default, (source, dims[0], index), {})
