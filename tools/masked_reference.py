@@ -11,7 +11,7 @@ chosen. Zeros would be a logit like any other.
 
 import copy
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ def zero_removed(
 ) -> int:
     """Zero every entry that belongs to a removed unit, in place; returns how many there are."""
     count = 0
+    model.told = {slot.tensor for s in structures.values() for slot in s.slots}  # type: ignore[assignment]
     with torch.no_grad():
         for name, units in keep.items():
             gone = sorted(set(range(structures[name].units)) - set(units))
@@ -181,10 +182,12 @@ _MEANS = {
 class _Normalisation:
     """A module that normalises, while it runs: which features of its input are left."""
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
+    def __init__(self, module: nn.Module, x: Tensor, told: Collection[int] = ()) -> None:
         named = {"weight": getattr(module, "weight", None), **module._parameters}
         vectors = [w for w in named.values() if isinstance(w, Tensor) and _is_vector(w)]
         self._weight = vectors[0] if vectors else None
+        # Zeros in a scale that takes part in structures are all that is gone.
+        self._told = id(self._weight) in told
         self._x = x
 
     def alive(self, size: int, dim: int) -> Tensor | None:
@@ -199,6 +202,8 @@ class _Normalisation:
                 found = self._weight.flatten() != 0
                 if not bool(found.all()):
                     return found
+                if self._told:
+                    return None
             elif same_rank or self._weight.numel() in self._x.shape:
                 return None
         if dim >= self._x.dim() or self._x.size(dim) != size:
@@ -226,11 +231,12 @@ def run_masked(
         with torch.no_grad(), _BarredExperts(model):
             return flat(model(*(x.clone() for x in inputs)))
     mode = _SurvivorStatistics()
+    told = {id(p) for name, p in model.named_parameters() if name in getattr(model, "told", ())}
 
     def enter(module: nn.Module, args: Any) -> None:
         named = any(word in type(module).__name__.lower() for word in ("norm", "grn"))
         normalises = named and bool(args) and isinstance(args[0], Tensor)
-        mode.inside.append(_Normalisation(module, args[0]) if normalises else None)
+        mode.inside.append(_Normalisation(module, args[0], told) if normalises else None)
 
     def leave(module: nn.Module, *_: Any) -> None:
         mode.inside.pop()

@@ -11,6 +11,8 @@ from edgeprune.graph.ops import argument, op_name
 
 aten = torch.ops.aten
 _END = torch.iinfo(torch.int64).max
+# Of a slice with a step, each of which becomes a piece of a concatenation.
+_MOST_STEPS = 128
 
 Call = Callable[..., Node]
 
@@ -23,7 +25,7 @@ def can_be_put_back(view: Node) -> bool:
         return all(isinstance(size, int) for size in view.args[0].meta["val"].shape)  # type: ignore[union-attr]
     if op_name(view) == "contiguous":
         return lies_contiguous(view.args[0]) is True
-    return op_name(view) != "slice" or argument(view, 4, "step", 1) == 1
+    return op_name(view) != "slice" or argument(view, 4, "step", 1) == 1 or bool(_steps(view))
 
 
 def lies_contiguous(node: Any) -> bool | None:
@@ -55,8 +57,21 @@ def _noted(node: Node, cause: Node) -> Node:
     return node
 
 
+def _steps(view: Node) -> list[int]:
+    """The positions that a slice with a step shows; none where they are unknown or many."""
+    value: Any = view.args[0].meta.get("val")  # type: ignore[union-attr]
+    size = value.shape[argument(view, 1, "dim", 0)] if isinstance(value, Tensor) else None
+    if not isinstance(size, int):
+        return []
+    start, end, step = (argument(view, i, n) for i, n in ((2, "start"), (3, "end"), (4, "step")))
+    shown = list(range(size))[start:end:step]
+    return shown if len(shown) <= _MOST_STEPS else []
+
+
 def _slice(call: Call, view: Node, whole: Node, part: Node) -> Node:
     dim = argument(view, 1, "dim", 0)
+    if argument(view, 4, "step", 1) != 1:
+        return _interleaved(call, whole, part, dim, _steps(view))
     return _between(call, whole, part, dim, argument(view, 2, "start"), argument(view, 3, "end"))
 
 
@@ -77,6 +92,19 @@ def _between(
     if end not in (None, _END) and not (isinstance(size, int) and end >= size):
         pieces.append(call(aten.slice.Tensor, whole, dim, end, _END))
     return part if len(pieces) == 1 else call(aten.cat.default, pieces, dim)
+
+
+def _interleaved(call: Call, whole: Node, part: Node, dim: int, shown: list[int]) -> Node:
+    """The entries of ``part`` at these positions, and between them those of ``whole``."""
+    pieces, end = [], 0
+    for index, position in enumerate(shown):
+        if position > end:
+            pieces.append(call(aten.slice.Tensor, whole, dim, end, position))
+        pieces.append(call(aten.slice.Tensor, part, dim, index, index + 1))
+        end = position + 1
+    if end < whole.meta["val"].shape[dim]:
+        pieces.append(call(aten.slice.Tensor, whole, dim, end, _END))
+    return call(aten.cat.default, pieces, dim)
 
 
 def _transpose(call: Call, view: Node, whole: Node, part: Node) -> Node:
