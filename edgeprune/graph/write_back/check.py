@@ -47,7 +47,7 @@ class Answers:
             try:
                 found = outputs(model, [x.to(device) for x in inputs])
             except Exception as error:  # the user's code may raise anything
-                return _explain(model, error)
+                return explain(model, error)
             off = relative_difference([y.cpu() for y in found], wanted, scales)
             if off == float("inf"):
                 return "gives outputs of other shapes than the graph"
@@ -137,7 +137,7 @@ def _largest(value: Tensor) -> float:
     return float(finite.double().abs().max()) if finite.numel() else 0.0
 
 
-def _explain(model: nn.Module, error: Exception) -> str:
+def explain(model: nn.Module, error: Exception) -> str:
     """The innermost module that was running, the line of the user's code, and what it said."""
     names = {id(module): name for name, module in model.named_modules()}
     inner, trace = "", error.__traceback__

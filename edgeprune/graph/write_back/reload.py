@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from edgeprune.errors import InputError
 from edgeprune.graph.parametrizations import bake_parametrizations
 from edgeprune.graph.weights import read_tensors, read_weights_of
+from edgeprune.graph.write_back.attention import free_heads
 from edgeprune.graph.write_back.check import Answers
 from edgeprune.graph.write_back.sizes import Sizes, load_sizes
 from edgeprune.graph.write_back.state import Snapshot, find_tensor, set_attributes, set_tensors
@@ -87,6 +88,7 @@ def _resize(model: nn.Module, sizes: Sizes) -> None:
     set_tensors(model, {name: _cut(model, name, shape) for name, shape in sizes.tensors.items()})
     for attributes in (sizes.modules, sizes.own):
         try:
+            free_heads(model, attributes)
             set_attributes(model, attributes)
         except AttributeError as error:
             raise InputError(f"the sizes are of another model: {error}") from error

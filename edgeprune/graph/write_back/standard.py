@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edgeprune.graph.ops import argument, op_name, tensor_shape
+from edgeprune.graph.write_back.attention import SCALE
 
 Entry = Callable[[Any, Sequence[Node]], dict[str, Any]]
 _Function = TypeVar("_Function", bound=Entry)
@@ -147,23 +148,42 @@ def _cell(module: nn.RNNCellBase, calls: Sequence[Node]) -> dict[str, Any]:
 
 @entry(nn.MultiheadAttention)
 def _multihead(module: Any, calls: Sequence[Node]) -> dict[str, Any]:
-    """Its forward wants embed_dim = heads x size of a head, whatever was removed."""
-    width = module.out_proj.weight.shape[0]
+    """With a scale where torch's forward cannot run: it wants heads that fill the width."""
     if module.in_proj_weight is not None:
-        total, keys, values = module.in_proj_weight.shape[0] // 3, width, width
+        width = keys = values = module.in_proj_weight.shape[1]
+        total = (module.in_proj_weight.shape[0] - module.out_proj.weight.shape[1]) // 2
     else:
-        total = module.q_proj_weight.shape[0]
+        total, width = module.q_proj_weight.shape
         keys, values = module.k_proj_weight.shape[1], module.v_proj_weight.shape[1]
-    call = _called(calls, "scaled_dot_product_attention")
-    query = None if call is None else call.args[0]
-    heads = tensor_shape(query)[-3] if isinstance(query, Node) else total // module.head_dim
-    return {
+    head_dim = _size_of_a_head(calls) or module.head_dim
+    found = {
         "embed_dim": width,
         "kdim": keys,
         "vdim": values,
-        "num_heads": heads,
-        "head_dim": total // max(heads, 1),
+        "num_heads": total // max(head_dim, 1),
+        "head_dim": head_dim,
     }
+    if head_dim != module.head_dim or {total, *module.out_proj.weight.shape} != {width}:
+        found[SCALE] = getattr(module, SCALE, None) or module.head_dim**-0.5
+    return found
+
+
+@entry(nn.TransformerEncoder)
+def _encoder(module: nn.TransformerEncoder, calls: Sequence[Node]) -> dict[str, Any]:
+    """No nested tensors, which only layers take that torch computes as a whole."""
+    packed = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]
+    packed = [m for m in packed if m.in_proj_weight is not None]
+    shrunk = any(len(m.in_proj_weight) != 3 * m.embed_dim for m in packed)
+    return {"use_nested_tensor": False} if shrunk else {}
+
+
+def _size_of_a_head(calls: Sequence[Node]) -> int | None:
+    """Of the queries, where they are multiplied by the keys."""
+    call = _called(calls, "scaled_dot_product_attention", "bmm", "baddbmm")
+    if call is None:
+        return None
+    query = call.args[1 if op_name(call).startswith("baddbmm") else 0]
+    return tensor_shape(query)[-1] if isinstance(query, Node) else None
 
 
 @entry(nn.Unflatten)

@@ -12,6 +12,8 @@ from torch.fx import Node
 from edgeprune.errors import StructureError
 from edgeprune.graph.network import Keep, Network
 from edgeprune.graph.parametrizations import bake_parametrizations
+from edgeprune.graph.running import outputs
+from edgeprune.graph.write_back.attention import free_heads
 from edgeprune.graph.write_back.check import FAILS, Answers
 from edgeprune.graph.write_back.difference import first_difference
 from edgeprune.graph.write_back.own import (
@@ -24,6 +26,7 @@ from edgeprune.graph.write_back.own import (
 from edgeprune.graph.write_back.sizes import Attributes, Sizes
 from edgeprune.graph.write_back.standard import standard_sizes
 from edgeprune.graph.write_back.state import Snapshot, find_tensor, set_attributes, set_tensors
+from edgeprune.graph.write_back.training import training_notes, training_run
 
 # What stands for a structure that is empty: few modules run on nothing.
 _STAND_IN = (0,)
@@ -40,7 +43,8 @@ def write_back(
     Size attributes of torch's modules follow. If the module's forward then does not give what the
     graph gives, at two inputs within 1e-4 of the output's scale, attributes of the user's classes
     that are sizes which changed (``num_heads``) are tried. Weights that parametrizations compute
-    become plain parameters; one unit of zeros stands for a structure that was taken out whole.
+    become plain parameters; one unit of zeros stands for a structure that was taken out whole. The
+    notes tell what of training in train mode does not go on as it did.
 
     Args:
         model: The module that was captured, or one built alike.
@@ -68,6 +72,8 @@ def write_back(
 
 def _write(model: nn.Module, network: Network, keep: Keep, shrunk: fx.GraphModule) -> Sizes:
     notes = [*bake_parametrizations(model), *_unread(model, network)]
+    inputs = network.captured.example_inputs
+    before = training_run(model, inputs)
     emptied = [name for name in keep if not len(keep[name])]
     notes += [f"{name}: taken out whole; one unit of zeros stands for it" for name in emptied]
     standing = {**keep, **dict.fromkeys(emptied, _STAND_IN)}
@@ -81,8 +87,11 @@ def _write(model: nn.Module, network: Network, keep: Keep, shrunk: fx.GraphModul
     }
     written = set_tensors(model, new)
     modules = _changed_standard_sizes(model, graph)
+    free_heads(model, modules)
     set_attributes(model, modules)
     own = _own_sizes(model, network, shrunk, graph)
+    in_eval = (outputs(module, inputs) for module in (network.captured.module, shrunk))
+    notes += training_notes(before, training_run(model, inputs), *in_eval)
     return Sizes(
         modules=modules,
         own={path: dict(values) for path, values in own.items()},
@@ -128,7 +137,7 @@ def _changed_standard_sizes(model: nn.Module, graph: fx.Graph) -> dict[str, dict
     changed: dict[str, dict[str, Any]] = {}
     for path, module in model.named_modules():
         found = standard_sizes(module, calls[path])
-        new = {name: value for name, value in found.items() if getattr(module, name) != value}
+        new = {name: value for name, value in found.items() if getattr(module, name, None) != value}
         if new:
             changed[path] = new
     return changed
