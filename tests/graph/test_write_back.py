@@ -1,8 +1,6 @@
 """A shrunk network in the user's own module: equal and trainable, or the module as it was."""
 
 import copy
-import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masked_reference import flat, other_inputs, worst_difference
+from shrinking import EXPRESSIBLE, analysed, half, prepared
 from torch import Tensor, nn
 
 from edgeprune import load_shrunk, resize, write_back
@@ -26,26 +25,6 @@ from edgeprune.graph.write_back.sizes import load_sizes
 QUICK = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-# Whose own forward runs at any sizes, as long as something is left of each structure.
-EXPRESSIBLE = (
-    "encoder",
-    "eager_encoder",
-    "constants_among_features",
-    "low_rank_update",
-    "stacked_experts",
-    "token_mixing",
-    "unknown_operator",
-)
-
-
-@lru_cache
-def prepared(name: str) -> tuple[nn.Module, tuple[Tensor, ...], Network]:
-    model, inputs = networks.CASES[name]()
-    return model, inputs, analyse(capture(model, inputs))
-
-
-def analysed(model: nn.Module, *inputs: Tensor) -> Network:
-    return analyse(capture(model.eval(), inputs))
 
 
 def draw_keep(data: st.DataObject, network: Network, least: int = 1) -> dict[str, list[int]]:
@@ -55,11 +34,6 @@ def draw_keep(data: st.DataObject, network: Network, least: int = 1) -> dict[str
         units = st.lists(st.integers(0, structure.units - 1), min_size=fewest, unique=True)
         keep[name] = sorted(data.draw(units, label=name))
     return keep
-
-
-def half(network: Network) -> dict[str, list[int]]:
-    """The second half of every structure: not its leading entries."""
-    return {n: list(range(s.units // 2, s.units)) for n, s in network.structures.items()}
 
 
 def assert_equal(model: nn.Module, graph: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -260,6 +234,43 @@ def test_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
     assert_equal(again, graph, (x,))
 
 
+class Split(nn.Module):
+    """Sizes of parts, and of heads, in one attribute each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.heads = [6, 6], (4, 3)
+        self.wide, self.head = nn.Linear(4, 12), nn.Linear(12, 2)
+        self.qkv, self.out = nn.Linear(4, 36), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, *self.heads)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        a, b = self.wide(x).split(self.parts, dim=-1)
+        return self.head(torch.cat([a.relu(), b.tanh()], -1))
+
+
+def test_sizes_in_lists_are_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Split().eval(), torch.randn(2, 5, 4)
+    dense, network = copy.deepcopy(model), analysed(model, x)
+    keep = {
+        n: range(2) if s.kind == "heads" else range(s.units - 1 - number)
+        for number, (n, s) in enumerate(network.structures.items())
+    }
+    graph = network.shrink(keep)
+    sizes = write_back(model, network, keep, graph)
+    assert model.heads == (2, 3)
+    assert isinstance(model.parts, list)
+    assert len({6, *model.parts}) == 3
+    assert sum(model.parts) == model.wide.out_features
+    assert_equal(model, graph, (x,))
+    sizes.save(tmp_path / "sizes.json")
+    again = resize(dense, tmp_path / "sizes.json")
+    again.load_state_dict(model.state_dict())
+    assert_equal(again, graph, (x,))
+
+
 def test_sizes_written_into_the_code_are_refused_with_their_line() -> None:
     model, inputs = networks.CASES["normalised_queries"]()
     network = analyse(capture(model, inputs))
@@ -371,70 +382,22 @@ def test_a_refusal_leaves_parametrizations_in_place() -> None:
     assert torch.equal(model(x), output)
 
 
-@pytest.mark.parametrize("name", EXPRESSIBLE)
-def test_every_parameter_gets_the_graphs_gradient_in_train_mode(name: str) -> None:
-    dense, inputs, network = prepared(name)
-    model, graph, keep = copy.deepcopy(dense), network.shrink(half(network)), half(network)
-    sizes = write_back(model, network, keep, graph)
-    assert not [note for note in sizes.notes if "train mode" in note]
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout | nn.BatchNorm2d):
-            module.eval()
-    for module in (model, graph):
-        sum((y**2).mean() for y in flat(module(*inputs))).backward()
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    wanted = {n: p.grad for n, p in graph.named_parameters() if p.grad is not None}
-    assert gradients.keys() == wanted.keys()
-    for n, gradient in gradients.items():
-        torch.testing.assert_close(gradient, wanted[n], rtol=1e-3, atol=1e-6)
+def test_a_module_whose_result_is_not_used_is_named_with_a_remedy() -> None:
+    class LastResidual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down, self.residual = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 4)
 
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(x).relu()
+            x = x + self.residual(y)  # for a next block, which there is not
+            return self.down(y)
 
-class Trained(nn.Module):
-    """In train mode it does more: what, is said by its argument."""
-
-    def __init__(self, more: str) -> None:
-        super().__init__()
-        self.more, self.up, self.down = more, nn.Linear(4, 8), nn.Linear(8, 2)
-        self.auxiliary, self.dropout = nn.Linear(8, 3), nn.Dropout(0.5)
-        self.register_buffer("steps", torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Any:
-        y = self.dropout(self.up(x)).relu()
-        if self.training:
-            self.steps += torch.rand(1)
-            if self.more == "auxiliary":
-                return self.down(y), self.auxiliary(y)
-            if self.more == "detached" and y.shape[1] < 8:
-                y = y.detach()
-            if self.more == "scaled":
-                y = y * (y.shape[1] / 8)
-        return self.down(y)
-
-
-@pytest.mark.parametrize(
-    ("more", "note"),
-    [
-        ("", None),
-        ("auxiliary", r"fails in auxiliary \(Linear\) at .*test_write_back\.py:\d+"),
-        ("detached", r"no gradient reaches up\.bias, up\.weight any more"),
-        ("scaled", "something else than in eval mode"),
-    ],
-)
-def test_what_of_training_does_not_go_on_is_noted(more: str, note: str | None) -> None:
-    torch.manual_seed(0)
-    model, x = Trained(more).eval(), torch.randn(3, 4)
-    network = analysed(model, x)
-    graph, state = network.shrink(half(network)), torch.get_rng_state()
-    sizes = write_back(model, network, half(network), graph)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert_equal(model, graph, (x,))
-    assert float(model.steps) == 0
-    assert not any(module.training for module in model.modules())
-    assert all(p.grad is None for p in model.parameters())
-    found = [text for text in sizes.notes if "in train mode" in text]
-    assert len(found) == (note is not None)
-    assert note is None or re.search(note, found[0])
+    model = LastResidual()
+    network = analysed(model, torch.randn(2, 4))
+    message = r"fails in residual \(Linear\).*nothing that it gives is used.*leave out that call"
+    with pytest.raises(StructureError, match=message):
+        write_back(model, network, half(network))
 
 
 def test_parameters_that_inference_does_not_read_are_named() -> None:

@@ -9,7 +9,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import fx, nn
 from torch.fx import Node
@@ -22,9 +22,9 @@ _TRIES = 64
 # The choice to leave an attribute as it is.
 _LEFT = -1
 
-Change = tuple[int, int]
+Change = tuple[Any, Any]
 Changes = Mapping[str, Sequence[Change]]
-"""By module path, sizes of before and after, those seen first coming first."""
+"""By module path, sizes of before and after, those seen first coming first: numbers, or tuples."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Group:
     """
 
     attribute: str
-    values: Mapping[str, Sequence[int]]
+    values: Mapping[str, Sequence[Any]]
 
     @property
     def options(self) -> int:
         """How many ways there are to set it."""
         return max(len(found) for found in self.values.values())
 
-    def option(self, number: int) -> dict[str, int]:
+    def option(self, number: int) -> dict[str, Any]:
         """The values of one way, by module path."""
         return {path: found[min(number, len(found) - 1)] for path, found in self.values.items()}
 
@@ -55,7 +55,7 @@ def module_path(node: Node) -> str:
 
 
 def changed_arguments(captured: fx.Graph, shrunk: fx.Graph) -> Changes:
-    """Numbers that stood in a call and are other ones after shrinking."""
+    """Numbers that stood in a call and are other ones after shrinking, and lists of such."""
     found: dict[str, dict[Change, None]] = defaultdict(dict)
     for node, copy in _pairs(captured, shrunk):
         said, now = _numbers(node), _numbers(copy)
@@ -63,6 +63,8 @@ def changed_arguments(captured: fx.Graph, shrunk: fx.Graph) -> Changes:
         for old, new in (*_changed_dims(node, copy), *same):
             if old != new and old in said and new is not None:
                 found[module_path(node)].setdefault((old, new))
+        for change in _changed_lists(node, copy):
+            found[module_path(node)].setdefault(change)
     return {path: list(changes) for path, changes in found.items()}
 
 
@@ -84,10 +86,22 @@ def candidates(model: nn.Module, changes: Changes) -> list[Group]:
         if type(module).__module__.startswith("torch.nn."):
             continue
         for name, value in vars(module).items():
-            new = [after for before, after in changes.get(path, ()) if before == value]
-            if new and type(value) is int:
+            new = _candidates_of(value, changes.get(path, ()))
+            if new:
                 found[type(module), name][path] = new
     return [Group(attribute, values) for (_, attribute), values in found.items()]
+
+
+def _candidates_of(value: Any, changes: Sequence[Change]) -> list[Any]:
+    """What a number or a list of numbers may become: as a whole, else each number by its first."""
+    if type(value) is int:
+        return [after for before, after in changes if before == value]
+    if not _is_sizes(value):
+        return []
+    first = dict(reversed(changes))  # the first of several wins
+    each = tuple(first.get(size, size) for size in value)
+    whole = [after for before, after in changes if before == tuple(value)]
+    return list(dict.fromkeys([*whole, *([each] if each != tuple(value) else [])]))
 
 
 def ways_to_set(groups: Sequence[Group]) -> Iterator[Attributes]:
@@ -133,6 +147,17 @@ def _changed_dims(node: Node, copy: Node) -> list[Change]:
         for old, new in zip(shape, smaller)
         if old != new
     ]
+
+
+def _changed_lists(node: Node, copy: Node) -> list[Change]:
+    """Lists of whole numbers in a call that are others after shrinking, as tuples."""
+    pairs = zip((*node.args, *node.kwargs.values()), (*copy.args, *copy.kwargs.values()))
+    lists = [(tuple(a), tuple(b)) for a, b in pairs if _is_sizes(a) and _is_sizes(b)]
+    return [(before, after) for before, after in lists if before != after]
+
+
+def _is_sizes(value: Any) -> TypeGuard[list[int] | tuple[int, ...]]:
+    return isinstance(value, list | tuple) and all(type(size) is int for size in value)
 
 
 def _numbers(node: Node) -> list[int | None]:

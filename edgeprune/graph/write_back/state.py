@@ -92,12 +92,14 @@ def _replace(module: nn.Module, leaf: str, old: Tensor, new: Tensor) -> None:
 def set_attributes(model: nn.Module, attributes: Attributes) -> Attributes:
     """Set attributes of modules; returns their values of before.
 
-    A list, which a file has in place of a tuple, becomes a tuple.
+    A list becomes a tuple, in whose place a file has it, unless a list was there before.
     """
     before: dict[str, dict[str, Any]] = {}
     for path, values in attributes.items():
         module = model.get_submodule(path)
         before[path] = {name: getattr(module, name) for name in values}
         for name, value in values.items():
-            setattr(module, name, tuple(value) if isinstance(value, list) else value)
+            if isinstance(value, list | tuple):
+                value = list(value) if isinstance(before[path][name], list) else tuple(value)
+            setattr(module, name, value)
     return before

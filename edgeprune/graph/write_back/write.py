@@ -71,7 +71,7 @@ def write_back(
 
 
 def _write(model: nn.Module, network: Network, keep: Keep, shrunk: fx.GraphModule) -> Sizes:
-    notes = [*bake_parametrizations(model), *_unread(model, network)]
+    notes = [*bake_parametrizations(model), *_unread_note(model, network)]
     inputs = network.captured.example_inputs
     before = training_run(model, inputs)
     emptied = [name for name in keep if not len(keep[name])]
@@ -169,6 +169,7 @@ def _own_sizes(
             set_attributes(model, before)
     complaints = complaints or [complaint + _where(model, shrunk, network)]
     furthest = min(complaints, key=lambda text: text.startswith(FAILS))
+    furthest += _unused(model, network, furthest)
     raise StructureError(_refusal(model, captured, shrunk.graph, furthest))
 
 
@@ -198,10 +199,23 @@ def _computed_otherwise(captured: fx.Graph, shrunk: fx.Graph) -> list[str]:
     return list(found)[:_LINES]
 
 
+def _unused(model: nn.Module, network: Network, complaint: str) -> str:
+    """A remedy, where a module fails of which inference needs nothing."""
+    paths = {name.rpartition(".")[0] for name in _unread(model, network)}
+    if any(complaint.startswith(f"{FAILS} in {path} (") for path in paths):
+        return " (nothing that it gives is used, so that it was not shrunk: leave out that call)"
+    return ""
+
+
 def _unread(model: nn.Module, network: Network) -> list[str]:
-    """A note on parameters that inference does not read and that may not fit any more."""
+    """Names of the parameters that inference does not read."""
     read = {id(find_tensor(model, name)) for name in network.captured.module.state_dict()}
-    unread = [name for name, p in model.named_parameters() if id(p) not in read and p.dim() > 0]
+    return [name for name, p in model.named_parameters() if id(p) not in read and p.dim() > 0]
+
+
+def _unread_note(model: nn.Module, network: Network) -> list[str]:
+    """A note on parameters that may not fit any more."""
+    unread = _unread(model, network)
     if not unread:
         return []
     shown = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
