@@ -45,9 +45,8 @@ def export_onnx(
     refuse_hidden_writes(module.graph)
     static = _with_static_numbers(with_real_pairs(module), tuple(example_inputs))
     scoped = _with_scopes(static)
-    names = list(input_names or [n.name for n in module.graph.nodes if n.op == "placeholder"])
-    results = next(n for n in module.graph.nodes if n.op == "output").args[0]
-    outputs = [f"output_{i}" for i in range(len(results))]
+    inputs, outputs = value_names(module.graph)
+    names = list(input_names or inputs)
     known = {} if input_names else names_of_the_file(module.graph, names, outputs)
     with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -68,6 +67,13 @@ def export_onnx(
             keep_inputs(partial, names, example_inputs)
         if known:
             rename_values(partial, known)
+
+
+def value_names(graph: fx.Graph) -> tuple[list[str], list[str]]:
+    """What inputs and outputs are called where no ONNX file says otherwise."""
+    results = next(node for node in graph.nodes if node.op == "output").args[0]
+    inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
+    return inputs, [f"output_{i}" for i in range(len(results))]
 
 
 def names_of_the_file(graph: fx.Graph, inputs: list[str], outputs: list[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from edgeprune.atomic import atomic_path
 from edgeprune.errors import InputError, UnavailableError
 from edgeprune.graph.complex_pairs import with_real_pairs
 from edgeprune.graph.onnx_attention import with_plain_attention
-from edgeprune.graph.onnx_export import names_of_the_file, refuse_hidden_writes
+from edgeprune.graph.onnx_export import names_of_the_file, refuse_hidden_writes, value_names
 from edgeprune.graph.onnx_forms import onnx_form
 from edgeprune.graph.onnx_names import rename_values
 from edgeprune.graph.running import first_line, quiet
@@ -102,9 +102,7 @@ def _with_known_operators(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _export(module: fx.GraphModule, inputs: tuple[Tensor, ...], axes: Axes, path: Path) -> None:
-    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    results = next(node for node in module.graph.nodes if node.op == "output").args[0]
-    outputs = [f"output_{i}" for i in range(len(results))]
+    names, outputs = value_names(module.graph)
     shapes = tuple(dict.fromkeys(named, torch.export.Dim.DYNAMIC) for named in axes)
     with quiet(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         try:

@@ -5,11 +5,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from edgeprune.pipeline import open_run
+from edgeprune.request import CompressRequest, Goal
+from edgeprune.stages.run import Run
+
 HERE = Path(__file__).parent
+GOAL = Goal("speedup", 2.0)
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -51,6 +57,29 @@ def finished(
     done = start(out)
     assert done.returncode in (0, 3), done.stderr
     return out, done
+
+
+@pytest.fixture
+def opened(
+    environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path, Path, Path], AbstractContextManager[Run]]:
+    """Open a run to 2x of a task with a recipe in a folder, to call single stages of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+
+    def begin(task: Path, recipe: Path, out: Path) -> AbstractContextManager[Run]:
+        request = CompressRequest(
+            task=str(task),
+            device="x86",
+            goals=(GOAL,),
+            recipe=str(recipe),
+            recovery_minutes=None,
+            out=out,
+            dry_run=False,
+            settings={},
+        )
+        return open_run(request)
+
+    return begin
 
 
 def measurements_only(source: Path, folder: Path) -> None:

@@ -1,15 +1,15 @@
 """A member for other sizes: an ONNX file that is right at them, or a reason and no file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from edgeprune.pipeline import open_run
-from edgeprune.request import CompressRequest, Goal
+from edgeprune.request import Goal
 from edgeprune.stages.member import Member
 from edgeprune.stages.open_sizes import describe_open_sizes
 from edgeprune.stages.run import Run, Subject
@@ -20,23 +20,10 @@ GOAL = Goal("speedup", 2.0)
 
 
 @pytest.fixture
-def started(
-    tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Run, Subject]]:
-    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+def started(tmp_path: Path, opened: Any) -> Iterator[tuple[Run, Subject]]:
     recipe = (HERE / "small_recipe.yaml").read_text(encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(recipe.replace("open_sizes: false", "open_sizes: true"))
-    request = CompressRequest(
-        task=str(HERE / "small_task.py"),
-        device="x86",
-        goals=(GOAL,),
-        recipe=str(tmp_path / "recipe.yaml"),
-        recovery_minutes=None,
-        out=tmp_path / "run",
-        dry_run=False,
-        settings={},
-    )
-    with open_run(request) as run:
+    with opened(HERE / "small_task.py", tmp_path / "recipe.yaml", tmp_path / "run") as run:
         yield run, make_subject(run)
 
 

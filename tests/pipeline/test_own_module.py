@@ -1,14 +1,14 @@
 """A member as the task's own module: files where it can be, a reason and no files where not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import edgeprune
-from edgeprune.pipeline import open_run
-from edgeprune.request import CompressRequest, Goal
+from edgeprune.request import Goal
 from edgeprune.stages.member import Member
 from edgeprune.stages.own_module import describe_own_module
 from edgeprune.stages.run import Run, Subject
@@ -18,27 +18,14 @@ GOAL = Goal("speedup", 2.0)
 
 
 @pytest.fixture
-def started(
-    tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Run, Subject]]:
+def started(tmp_path: Path, opened: Any) -> Iterator[tuple[Run, Subject]]:
     """A run of a task whose forward has the width of the stream in its code, and nothing else."""
-    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
     here = Path(__file__).parent
     text = (here / "small_task.py").read_text(encoding="utf-8")
     counted = text.replace(".mean((2, 3)))", ".mean((2, 3)).view(-1, WIDTH))")
     assert counted != text
     (tmp_path / "task.py").write_text(counted, encoding="utf-8")
-    request = CompressRequest(
-        task=str(tmp_path / "task.py"),
-        device="x86",
-        goals=(GOAL,),
-        recipe=str(here / "small_recipe.yaml"),
-        recovery_minutes=None,
-        out=tmp_path / "run",
-        dry_run=False,
-        settings={},
-    )
-    with open_run(request) as run:
+    with opened(tmp_path / "task.py", here / "small_recipe.yaml", tmp_path / "run") as run:
         yield run, make_subject(run)
 
 
