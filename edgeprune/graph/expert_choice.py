@@ -67,8 +67,9 @@ def _choice(top: Node, readers: dict[str, int]) -> ExpertChoice | None:
     if not 1 <= count < experts or not all(reading.is_own(state) for state in states):
         return None
     understood = all(reading.result(user) for user in top.users)
-    concerned = frozenset((top, *scores[:-1], *reading.concerned))
-    return ExpertChoice(router, count, concerned) if understood else None
+    if not understood or not any(op_name(node) in GROUPED for node in reading.concerned):
+        return None  # without a stack it is no mixture, but the best of some features
+    return ExpertChoice(router, count, frozenset((top, *scores[:-1], *reading.concerned)))
 
 
 def _scores(top: Node) -> list[Node] | None:

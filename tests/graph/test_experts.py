@@ -107,6 +107,19 @@ class _Mixed(Experts):
         return everything
 
 
+def test_the_best_of_some_features_are_no_experts() -> None:
+    class Best(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.gate = nn.Linear(4, 6), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gate(torch.relu(self.inner(x))).topk(2)[0]
+
+    assert {s.kind for s in _analysed(Best()).structures.values()} == {"neurons"}
+    assert "topk runs over features" in str(_analysed(Best()).summary())
+
+
 @pytest.mark.parametrize("kind", [_Returned, _Scaled, _ByNumber, _Worst, _Twice, _Mixed])
 def test_experts_stay_where_not_everything_that_reads_the_choice_is_known(
     kind: type[Experts],

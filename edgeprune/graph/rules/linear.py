@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.graph.expert_choice import GROUPED
 from edgeprune.graph.planes import Plane, Planes
 from edgeprune.graph.rules.consumption import consumed_and_passing
 from edgeprune.graph.rules.contraction import label_product
@@ -65,7 +66,7 @@ def _passed(passing: list[Plane], shape: tuple[int, ...], bias: Any) -> list[Pla
     ]
 
 
-@labels("grouped_mm_fallback", "_grouped_mm")
+@labels(*GROUPED)
 def label_experts(c: "Coupling", node: Node) -> "Value | None":
     """Stacked expert weights ``[experts, in, out]``: experts stay if who chooses them does."""
     if node.args[1] not in c.stored or len(c.shape(node.args[1])) != 3:  # type: ignore[arg-type]
