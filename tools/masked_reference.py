@@ -11,7 +11,7 @@ chosen. Zeros would be a logit like any other.
 
 import copy
 import operator
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def zero_removed(
 ) -> int:
     """Zero every entry that belongs to a removed unit, in place; returns how many there are."""
     count = 0
-    model.told = {slot.tensor for s in structures.values() for slot in s.slots}  # type: ignore[assignment]
+    tell(model, (slot.tensor for s in structures.values() for slot in s.slots))
     with torch.no_grad():
         for name, units in keep.items():
             gone = sorted(set(range(structures[name].units)) - set(units))
@@ -58,6 +58,11 @@ def zero_removed(
                 tensor[tuple(index)] = 0
                 count += len(places)
     return count
+
+
+def tell(model: nn.Module, names: Iterable[str]) -> None:
+    """Write down, where copies keep it, which parameters would be zero where anything is gone."""
+    model.told = getattr(model, "told", frozenset()).union(names)  # type: ignore[assignment]
 
 
 class _BarredExperts(TorchFunctionMode):
