@@ -25,7 +25,7 @@ def can_be_put_back(view: Node) -> bool:
         return all(isinstance(size, int) for size in view.args[0].meta["val"].shape)  # type: ignore[union-attr]
     if op_name(view) == "contiguous":
         return lies_contiguous(view.args[0]) is True
-    return op_name(view) != "slice" or argument(view, 4, "step", 1) == 1 or bool(_steps(view))
+    return op_name(view) != "slice" or argument(view, 4, "step", 1) == 1 or _steps(view) is not None
 
 
 def lies_contiguous(node: Any) -> bool | None:
@@ -57,21 +57,21 @@ def _noted(node: Node, cause: Node) -> Node:
     return node
 
 
-def _steps(view: Node) -> list[int]:
-    """The positions that a slice with a step shows; none where they are unknown or many."""
+def _steps(view: Node) -> list[int] | None:
+    """The positions that a slice with a step shows; None where they are unknown or many."""
     value: Any = view.args[0].meta.get("val")  # type: ignore[union-attr]
     size = value.shape[argument(view, 1, "dim", 0)] if isinstance(value, Tensor) else None
     if not isinstance(size, int):
-        return []
+        return None
     start, end, step = (argument(view, i, n) for i, n in ((2, "start"), (3, "end"), (4, "step")))
     shown = list(range(size))[start:end:step]
-    return shown if len(shown) <= _MOST_STEPS else []
+    return shown if len(shown) <= _MOST_STEPS else None
 
 
 def _slice(call: Call, view: Node, whole: Node, part: Node) -> Node:
     dim = argument(view, 1, "dim", 0)
     if argument(view, 4, "step", 1) != 1:
-        return _interleaved(call, whole, part, dim, _steps(view))
+        return _interleaved(call, whole, part, dim, _steps(view) or [])
     return _between(call, whole, part, dim, argument(view, 2, "start"), argument(view, 3, "end"))
 
 
@@ -96,6 +96,8 @@ def _between(
 
 def _interleaved(call: Call, whole: Node, part: Node, dim: int, shown: list[int]) -> Node:
     """The entries of ``part`` at these positions, and between them those of ``whole``."""
+    if not shown:
+        return whole
     pieces, end = [], 0
     for index, position in enumerate(shown):
         if position > end:

@@ -194,6 +194,10 @@ class _Writes(nn.Module):
             y[:, :3] += x[:, :3]
         elif self.kind == "from the end":
             y[:, -5:-2].mul_(2)
+        elif self.kind == "steps":
+            y[:, 1:7:3] = x[:, :2]
+            y[::3] *= 2
+            y[:, 5:3:2] = 1.0
         elif self.kind == "select":
             y[-1] = 3.0
         elif self.kind == "middle":
@@ -221,6 +225,7 @@ class _Writes(nn.Module):
 WRITES = (
     "slice",
     "from the end",
+    "steps",
     "select",
     "middle",
     "views of views",
