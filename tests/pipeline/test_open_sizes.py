@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from edgeprune.errors import UnavailableError, WorkspaceError
 from edgeprune.request import Goal
 from edgeprune.stages.member import Member
 from edgeprune.stages.open_sizes import describe_open_sizes
@@ -60,3 +61,40 @@ def test_what_differs_in_the_runtime_is_not_published(
     found = describe_open_sizes(run, subject, GOAL, member)
     assert "gives other outputs at [1, 3, 24, 24]" in found["reason"]
     assert not (run.folder / "2x" / "model.dynamic.onnx").exists()
+
+
+def test_what_differs_between_the_sizes_that_are_known_is_not_published_either(
+    started: tuple[Run, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, subject = started
+    module = subject.network.shrink({})
+    own = module.forward
+    monkeypatch.setattr(module, "forward", lambda x: tuple(y + (len(x) == 8) for y in own(x)))
+    found = describe_open_sizes(run, subject, GOAL, Member(module, {}, {}, [], []))
+    assert "gives other outputs at [8, 3, 24, 24]" in found["reason"]
+
+
+def test_what_this_machine_lacks_is_tried_again(
+    started: tuple[Run, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, subject = started
+    file = run.folder / "2x" / "model.dynamic.onnx"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"of an earlier plan")
+    member = Member(subject.network.shrink({}), {}, {}, [], [])
+
+    def failing(error: Exception) -> Any:
+        return lambda *arguments: (_ for _ in ()).throw(error)
+
+    with monkeypatch.context() as patch:
+        lacking = UnavailableError("openvino is not installed: pip install it")
+        patch.setattr(type(run.runtime), "convert", failing(lacking))
+        assert "pip install" in describe_open_sizes(run, subject, GOAL, member)["reason"]
+    assert not file.exists()
+    with monkeypatch.context() as patch:
+        full = WorkspaceError("the disk is full")
+        patch.setattr(type(run.runtime), "convert", failing(full))
+        with pytest.raises(WorkspaceError, match="disk is full"):
+            describe_open_sizes(run, subject, GOAL, member)
+    assert describe_open_sizes(run, subject, GOAL, member)["onnx"] == "2x/model.dynamic.onnx"
+    assert file.exists()
