@@ -98,3 +98,48 @@ def test_what_this_machine_lacks_is_tried_again(
             describe_open_sizes(run, subject, GOAL, member)
     assert describe_open_sizes(run, subject, GOAL, member)["onnx"] == "2x/model.dynamic.onnx"
     assert file.exists()
+
+
+TAGGER = """
+import torch
+from torch import nn
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.cell = nn.Embedding(30, 8), nn.LSTM(8, 8, batch_first=True)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.down(self.up(self.cell(self.words(x))[0]).relu())
+
+class Task:
+    quality_name = "none"
+
+    def model(self):
+        torch.manual_seed(0)
+        return Tagger().eval()
+
+    def example_inputs(self):
+        return (torch.arange(14)[None],)
+
+    def batches(self):
+        for index in range(16):
+            yield (torch.randint(0, 30, (4, 7)),)
+
+    def quality(self, predict):
+        return 1.0
+"""
+
+
+def test_a_length_that_torch_fixes_is_the_deployed_one(tmp_path: Path, opened: Any) -> None:
+    (tmp_path / "task.py").write_text(TAGGER)
+    recipe = (HERE / "small_recipe.yaml").read_text(encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("open_sizes: false", "open_sizes: true"))
+    with opened(tmp_path / "task.py", tmp_path / "recipe.yaml", tmp_path / "run") as run:
+        subject = make_subject(run)
+        member = Member(subject.network.shrink({}), {}, {}, [], [])
+        found = describe_open_sizes(run, subject, GOAL, member)
+        assert found == {"onnx": "2x/model.dynamic.onnx", "axes": [["batch"]]}
+        session = onnxruntime.InferenceSession(str(run.folder / found["onnx"]))
+        assert session.get_inputs()[0].shape == ["batch", 14]
