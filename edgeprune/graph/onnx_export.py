@@ -1,8 +1,9 @@
 """Writes a graph module as ONNX, with every ONNX node named after the graph node it came from."""
 
+import contextlib
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ def export_onnx(
     inputs, outputs = value_names(module.graph)
     names = list(input_names or inputs)
     known = {} if input_names else names_of_the_file(module.graph, names, outputs)
-    with atomic_path(Path(path)) as partial, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with atomic_path(Path(path)) as partial, _quiet(), torch.no_grad():
         try:
             torch.onnx.export(
                 scoped.eval(),
@@ -62,11 +62,26 @@ def export_onnx(
                 do_constant_folding=True,
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            raise InputError(f"the model cannot be written as ONNX: {first_line(error)}") from error
+            reason = first_line(error).partition(". Please feel free")[0]
+            raise InputError(f"the model cannot be written as ONNX: {reason}") from error
         if any(not node.users for node in static.graph.nodes if node.op == "placeholder"):
             keep_inputs(partial, names, example_inputs)
         if known:
             rename_values(partial, known)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its end, and prints a graph that it cannot write to stdout."""
+    # It turns its log on whatever was set before.
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *values: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 def value_names(graph: fx.Graph) -> tuple[list[str], list[str]]:

@@ -147,3 +147,21 @@ def test_a_model_without_open_sizes_is_not_written_with_some(tmp_path: Path) -> 
     with pytest.raises(InputError, match="no open size"):
         export_open_onnx(module, (torch.randn(1, 4),), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_told_in_one_line_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """torch's exporter prints the whole graph to stdout, where results go."""
+
+    class Spectrum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.rfft(x, n=5).abs()
+
+    inputs = (torch.randn(2, 8),)
+    captured = capture(Spectrum(), inputs)
+    with pytest.raises(InputError, match="aten::fft_rfft") as told:
+        export_onnx(captured.module, inputs, tmp_path / "m.onnx")
+    assert "feel free" not in str(told.value)
+    assert capfd.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
