@@ -129,11 +129,8 @@ def _examine(build: Any, checks: Checks, report: Report) -> None:
 
 def _analysed(captured: Captured, head_width: bool) -> Network:
     network = analyse(captured)
-    return with_head_width(network, ["*:heads*"] if head_width and _heads(network) else [])[0]
-
-
-def _heads(network: Network) -> list[str]:
-    return [name for name, s in network.structures.items() if s.kind == "heads"]
+    heads = [name for name, s in network.structures.items() if s.kind == "heads"]
+    return with_head_width(network, heads if head_width else [])[0]
 
 
 def _tries(network: Any, seeds: int, empty: bool) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -394,12 +394,10 @@ class Coupling:
         """Freeze one structure of a layout that was taken from this coupling."""
         self._node = node
         cause = self.cause(reason)
-        start, count = layout.offsets[name], layout.units[name]
         for parameter, dims in layout.parameters.items():
             for labels, units in zip(self.parameters[parameter], dims, strict=True):
                 if units is not None and labels is not None:
-                    inside = (units >= start) & (units < start + count)
-                    self.sets.freeze(labels.numpy()[inside], cause)
+                    self.sets.freeze(labels.numpy()[layout.numbered(name, units) >= 0], cause)
         self._node = None
 
     def freeze_everything(self, reason: str) -> None:

@@ -8,6 +8,7 @@ with its place in all heads.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -44,9 +45,9 @@ def with_widths(layout: Layout, heads: Collection[str], narrowed: Layout) -> Lay
         StructureError: Both lie along a dimension that is not heads times what each is wide, or
             something else can be removed only as long as heads are not narrowed.
     """
-    known = _footprints(layout)
-    new = {name: units for units, name in _footprints(narrowed).items() if units not in known}
-    lost = {known[units] for units in known.keys() - _footprints(narrowed).keys()} - set(heads)
+    known, found = _footprints(layout), _footprints(narrowed)
+    new = [name for places, name in found.items() if places not in known]
+    lost = {known[places] for places in known.keys() - found.keys()} - set(heads)
     if lost:
         raise StructureError(f"{', '.join(sorted(lost))} could no longer be removed")
     number = np.full(sum(narrowed.units.values()) + 1, -1, np.int32)
@@ -75,9 +76,7 @@ def _footprints(layout: Layout) -> dict[frozenset[tuple[str, int, bytes]], str]:
         for dim, units in enumerate(dims):
             for name in layout.structures_in(units):
                 assert units is not None
-                start, count = layout.offsets[name], layout.units[name]
-                inside = (units >= start) & (units < start + count)
-                found[name].add((parameter, dim, np.where(inside, units - start, -1).tobytes()))
+                found[name].add((parameter, dim, layout.numbered(name, units).tobytes()))
     return {frozenset(places): name for name, places in found.items()}
 
 
@@ -92,12 +91,7 @@ class _Beside:
     def tensors(
         self, whole: tuple[Dims, ...] | None, narrow: tuple[Dims, ...] | None
     ) -> tuple[Dims, ...]:
-        if whole is None or narrow is None:
-            return tuple(
-                self.dims(None if whole is None else dims, None if narrow is None else dims)
-                for dims in whole or narrow or ()
-            )
-        return tuple(self.dims(a, b) for a, b in zip(whole, narrow, strict=True))
+        return tuple(self.dims(a, b) for a, b in zip_longest(whole or (), narrow or ()))
 
     def dims(self, whole: Dims | None, narrow: Dims | None) -> Dims:
         empty = (None,) * len(whole or narrow or ())

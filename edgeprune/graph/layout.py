@@ -45,6 +45,12 @@ class Layout:
         which = np.unique(np.searchsorted(starts, present, side="right") - 1)
         return tuple(names[i] for i in which)
 
+    def numbered(self, name: str, dims: Units) -> Units:
+        """Along a dimension the unit of one structure at each position, -1 where it has none."""
+        start, count = self.offsets[name], self.units[name]
+        found: Units = np.where((dims >= start) & (dims < start + count), dims - start, -1)
+        return found
+
     def staying(self, dims: Units, stays: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Whether each position along a dimension stays, given which units do."""
         each = np.where(dims >= 0, stays[dims], True).reshape(-1, dims.shape[-1])
@@ -66,7 +72,6 @@ class Layout:
     def _sum(self, dims: Units) -> SymbolicDim:
         per_unit = []
         for name in self.structures_in(dims):
-            start, count = self.offsets[name], self.units[name]
-            inside = (dims >= start) & (dims < start + count)
-            per_unit.append((name, int(inside.sum()) // count))
+            positions = int((self.numbered(name, dims) >= 0).sum())
+            per_unit.append((name, positions // self.units[name]))
         return SymbolicDim(int((dims < 0).sum()), tuple(per_unit))

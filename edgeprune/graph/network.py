@@ -12,11 +12,7 @@ from edgeprune.graph.capture import Captured
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
-from edgeprune.graph.head_width import (
-    products_of,
-    products_with_frozen_heads,
-    with_widths,
-)
+from edgeprune.graph.head_width import products_of, products_with_frozen_heads, with_widths
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.shrinker import Shrinker
@@ -145,7 +141,7 @@ class Network:
                 raise StructureError(f"there is no structure of heads '{name}'; {hint}")
         known = self._coupling
         narrow = known.narrow | products_of(known, self.layout, names)
-        other = _found(self.captured, known.frozen_on_request, narrow)[1]
+        other = _found(self.captured, known.frozen_on_request, narrow)
         layout = with_widths(self.layout, names, other.layout)
         if wrong := invalid_structures(self.captured, layout, known.constants):
             name, (_, reason) = next(iter(wrong.items()))
@@ -185,10 +181,10 @@ def analyse(captured: Captured, *, freeze: Collection[str] = ()) -> Network:
     other shapes than predicted are frozen, too, and reported. Where heads cannot be removed, what
     each is wide can, if that is more.
     """
-    coupling, network = _found(captured, freeze, frozenset())
-    narrow = products_with_frozen_heads(coupling)
+    network = _found(captured, freeze, frozenset())
+    narrow = products_with_frozen_heads(network._coupling)
     if narrow:
-        _, other = _found(captured, freeze, narrow)
+        other = _found(captured, freeze, narrow)
         if _frozen_positions(other) < _frozen_positions(network):
             return other
     return network
@@ -198,9 +194,7 @@ def _frozen_positions(network: Network) -> int:
     return sum(entry.positions for entry in network.frozen)
 
 
-def _found(
-    captured: Captured, freeze: Collection[str], narrow: Collection[str]
-) -> tuple[Coupling, Network]:
+def _found(captured: Captured, freeze: Collection[str], narrow: Collection[str]) -> Network:
     coupling = Coupling(captured, freeze, narrow)
     coupling.propagate()
     _freeze_what_fails(coupling)
@@ -212,7 +206,7 @@ def _found(
     layout, kinds = extract_layout(coupling)
     if single:
         removable = removable_structures(captured, layout, coupling.constants)
-    return coupling, Network(coupling, layout, kinds, removable)
+    return Network(coupling, layout, kinds, removable)
 
 
 def _freeze_what_fails(coupling: Coupling) -> None:

@@ -1,7 +1,5 @@
 """Structures with their slots, from a layout."""
 
-import numpy as np
-
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.structure import Slot, Structure
@@ -17,11 +15,8 @@ def build_structures(
     for tensor, dims in layout.parameters.items():
         for dim, units in enumerate(dims):
             for name in layout.structures_in(units):
-                start, count = layout.offsets[name], layout.units[name]
                 assert units is not None
-                inside = (units >= start) & (units < start + count)
-                own = np.where(inside, units - start, -1).astype(np.int32)
-                own = own.reshape(-1, own.shape[-1]).max(0)
+                own = layout.numbered(name, units).reshape(-1, units.shape[-1]).max(0)
                 use = coupling.uses.get((tensor, dim))
                 role = use.role if use is not None else "vector"
                 layer = use.layer if use is not None else readers[tensor]

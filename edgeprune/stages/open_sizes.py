@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from edgeprune import console
@@ -20,7 +19,7 @@ from edgeprune.stages.deployed import as_arrays
 from edgeprune.stages.member import Member, slug
 from edgeprune.stages.publish import publish
 from edgeprune.stages.run import Run, Subject
-from edgeprune.stages.sizes_between import inputs_between
+from edgeprune.stages.sizes_between import fitted, inputs_between
 
 FILE = "model.dynamic.onnx"
 _TOLERANCE = 1e-3
@@ -116,11 +115,10 @@ def _is_close(have: np.ndarray, want: np.ndarray) -> bool:
 
 def _within(batch: Sequence[Tensor], examples: Sequence[Tensor], axes: Axes) -> list[Tensor]:
     """A batch with the deployed sizes where the file has these alone."""
-    fitted = []
+    result = []
     for value, example, named in zip(batch, examples, axes, strict=True):
         for dim, size in enumerate(example.shape):
             if dim not in named and value.shape[dim] != size:
-                places = torch.arange(size) % value.shape[dim]
-                value = value.index_select(dim, places)
-        fitted.append(value)
-    return fitted
+                value = fitted(value, dim, size)
+        result.append(value)
+    return result

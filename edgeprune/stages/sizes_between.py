@@ -37,12 +37,12 @@ def _resized(
     for x, y, dims in zip(example, sample, axes, strict=True):
         for dim, name in dims.items():
             size, other = x.shape[dim], y.shape[dim]
-            y = _fitted(y, dim, choose[name](size, other) if name in choose else size)
+            y = fitted(y, dim, choose[name](size, other) if name in choose else size)
         made.append(y.contiguous())
     return tuple(made)
 
 
-def _fitted(x: Tensor, dim: int, size: int) -> Tensor:
+def fitted(x: Tensor, dim: int, size: int) -> Tensor:
     """Cut, or said again."""
     times = -(-size // x.shape[dim])
     return torch.cat([x] * times, dim).narrow(dim, 0, size)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling, Value
     from edgeprune.graph.shrinker import Shrinker
 
+_BY_A_MASK = "positions are chosen by a mask"
+
 
 @labels("index_select")
 def label_index_select(c: "Coupling", node: Node) -> "Value":
@@ -104,13 +106,8 @@ def label_masked_scatter(c: "Coupling", node: Node) -> "Value | None":
     if not (whole and _holds_for_rows(c, node.args[1])):
         return None
     for planes in (into, mask, rows):
-        for part in planes.parts:
-            if c.varies(part.labels, range(part.labels.dim() - 1)):
-                c.freeze(part.labels, "positions are chosen by a mask")
-    kept = c.alike(rows, range(len(rows.shape) - 1), "positions are chosen by a mask")
-    one = (1,) * last + shape[-1:]
-    row = Planes(one, tuple(part.map(lambda labels_: labels_.reshape(one)) for part in kept))
-    met = tie_broadcast(c, into, row, shape, "all")
+        _keep_positions(c, planes, len(planes.shape) - 1)
+    met = _met_by_rows(c, into, rows, last, shape)
     return tie_broadcast(c, met, mask, shape, "first")
 
 
@@ -124,11 +121,24 @@ def label_index_put(c: "Coupling", node: Node) -> "Value | None":
     first = len(c.shape(indices[0]))
     if not first or len(values.shape) != len(shape) - first + 1:
         return None
-    for part in into.parts:
+    _keep_positions(c, into, first)
+    return _met_by_rows(c, into, values, first, shape)
+
+
+def _keep_positions(c: "Coupling", x: Planes, first: int) -> None:
+    """Freeze what varies along the first dimensions, whose positions a mask chooses."""
+    for part in x.parts:
         if c.varies(part.labels, range(first)):
-            c.freeze(part.labels, "positions are chosen by a mask")
-    one = (1,) * first + values.shape[1:]
-    kept = c.alike(values, [0], "positions are chosen by a mask")
+            c.freeze(part.labels, _BY_A_MASK)
+
+
+def _met_by_rows(
+    c: "Coupling", into: Planes, rows: Planes, first: int, shape: tuple[int, ...]
+) -> Planes:
+    """A value some of whose rows, behind its first dimensions, are others: features are tied."""
+    before = len(rows.shape) - (len(shape) - first)
+    kept = c.alike(rows, range(before), _BY_A_MASK)
+    one = (1,) * first + rows.shape[before:]
     row = Planes(one, tuple(part.map(lambda labels_: labels_.reshape(one)) for part in kept))
     return tie_broadcast(c, into, row, shape, "all")
 
