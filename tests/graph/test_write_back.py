@@ -8,18 +8,17 @@ import networks
 import pytest
 import torch
 import torch.nn.functional as F
+from comparing import assert_equal, everything
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from masked_reference import flat, other_inputs, worst_difference
+from masked_reference import flat
 from shrinking import EXPRESSIBLE, analysed, half, prepared
 from torch import Tensor, nn
 
-from edgeprune import load_shrunk, resize, write_back
-from edgeprune.errors import InputError, StructureError
+from edgeprune import resize, write_back
+from edgeprune.errors import StructureError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import Network, analyse
-from edgeprune.graph.weights import save_weights
-from edgeprune.graph.write_back.check import Answers
 from edgeprune.graph.write_back.sizes import load_sizes
 
 QUICK = settings(
@@ -36,29 +35,10 @@ def draw_keep(data: st.DataObject, network: Network, least: int = 1) -> dict[str
     return keep
 
 
-def assert_equal(model: nn.Module, graph: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    for tried in (inputs, other_inputs(inputs, torch.Generator().manual_seed(3))):
-        with torch.no_grad():
-            assert worst_difference(flat(model(*tried)), flat(graph(*tried))) < 1e-4
-
-
 def train_one_step(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     sum((y**2).mean() for y in flat(model(*inputs))).backward()
     optimizer.step()
-
-
-def everything(model: nn.Module) -> list[Any]:
-    """All that a module is made of, comparable with ==."""
-    found: list[Any] = []
-    for name, module in model.named_modules():
-        values = {k: v for k, v in vars(module).items() if not isinstance(v, Tensor)}
-        plain = {k: v for k, v in values.items() if k not in ("_parameters", "_buffers")}
-        held = {**module._parameters, **module._buffers}
-        held |= {k: v for k, v in vars(module).items() if isinstance(v, Tensor)}
-        tensors = {k: (id(t), t.shape, t.tolist()) for k, t in held.items() if t is not None}
-        found.append((name, type(module), plain, tensors))
-    return copy.copy(found)
 
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
@@ -414,76 +394,3 @@ def test_parameters_that_inference_does_not_read_are_named() -> None:
     (name,) = network.structures
     sizes = write_back(model, network, {name: [1]})
     assert sizes.notes == ("not read at inference and left as they are: unused",)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a run leaves of an encoder."""
-    dense, _, network = prepared("encoder")
-    keep, model = half(network), copy.deepcopy(dense)
-    graph = network.shrink(keep)
-    write_back(model, network, keep, graph).save(tmp_path / "sizes.json")
-    save_weights(model, tmp_path / "module.safetensors")
-    Answers.of(graph, network.captured.example_inputs).save(tmp_path / "check.safetensors")
-    return tmp_path
-
-
-def test_a_fresh_module_becomes_the_shrunk_one(folder: Path) -> None:
-    torch.manual_seed(8)
-    _, inputs, network = prepared("encoder")
-    fresh = networks.Encoder()
-    assert load_shrunk(fresh, folder) is fresh and fresh.training
-    assert fresh.heads == 2 and isinstance(fresh.norm1.normalized_shape, tuple)
-    assert_equal(fresh, network.shrink(half(network)), inputs)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: networks.Encoder(width=3), "another model"),
-        (lambda: nn.Linear(3, 3), "no tensor"),
-        (lambda: Scaled(), "off by"),
-    ],
-)
-def test_another_module_is_refused_and_left(folder: Path, build: Any, message: str) -> None:
-    model = build()
-    before = everything(model)
-    with pytest.raises(InputError, match=message):
-        load_shrunk(model, folder)
-    assert everything(model) == before
-
-
-class Scaled(networks.Encoder):
-    """The same weights, but another function."""
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return 1.5 * super().forward(ids)
-
-
-def test_damaged_and_missing_files_are_told(folder: Path) -> None:
-    model = networks.Encoder()
-    before = everything(model)
-    for name, message in {
-        "check.safetensors": "cannot be read",
-        "module.safetensors": "cannot be read",
-        "sizes.json": "cannot be read",
-    }.items():
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(b"torn")
-        with pytest.raises(InputError, match=message):
-            load_shrunk(model, folder)
-        (folder / name).write_bytes(content)
-    (folder / "sizes.json").write_text('{"version": 9}')
-    with pytest.raises(InputError, match="version 1"):
-        load_shrunk(model, folder)
-    (folder / "sizes.json").unlink()
-    with pytest.raises(InputError, match="edgeprune report"):
-        load_shrunk(model, folder)
-    assert everything(model) == before
-
-
-def test_weights_of_other_sizes_are_refused(folder: Path) -> None:
-    model, _, _ = prepared("encoder")
-    save_weights(model, folder / "module.safetensors")
-    with pytest.raises(InputError, match=r"module\.safetensors does not fit"):
-        load_shrunk(copy.deepcopy(model), folder)
