@@ -157,10 +157,16 @@ def _features(points: Sizes, stepped: bool) -> Floats:
         return np.column_stack(single[0])
     if len(single) == 2 and stepped:
         return np.column_stack([a * b for a, b in product(*single)])
-    # Without stairs, and more than two, they only add up, each pair with its product.
     lines = [column.astype(np.float64) for column in points.T]
-    pairs = [a * b for i, a in enumerate(lines) for b in lines[i + 1 :]]
-    return np.column_stack([np.ones(len(points)), *lines, *pairs])
+    columns = [np.ones(len(points))]
+    if not stepped:  # one of them is the number of weights kept, which is a product already
+        pairs = [a * b for i, a in enumerate(lines) for b in lines[i + 1 :]]
+        return np.column_stack([*columns, *lines, *pairs])
+    # What is read and written goes by some of the sizes, what is multiplied by all of them, such
+    # as experts, their neurons and the width.
+    for line in lines:
+        columns += [line * before for before in columns]
+    return np.column_stack(columns)
 
 
 def _terms(size: npt.NDArray[Any]) -> list[Floats]:

@@ -83,7 +83,8 @@ def _summary(row: Row) -> dict[str, Any]:
         "units": row["units"],
         "removable": row["removable"],
         "made by": short_list(row["produced_by"], path),
-        "read by": short_list(row["consumed_by"], path),
+        # What experts' logits choose among is nobody's input, and goes all the same.
+        "read by": short_list(row["consumed_by"] or row["goes_along"], path),
         "parameters": row["parameters"],
         "share": f"{row['share']:.1%}",
         "offered": row["offered"],

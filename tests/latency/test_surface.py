@@ -47,6 +47,18 @@ def test_two_sizes_from_a_third_of_the_cells() -> None:
     assert errors.max() < 0.2
 
 
+def test_three_sizes_multiply() -> None:
+    # Experts, their neurons and the width: a product of any two of them is no stand-in.
+    random = np.random.default_rng(0)
+    grid = np.array([(e, n, w) for e in range(2, 9) for n in range(48, 385, 48) for w in (96, 192)])
+    truth = 20.0 + 4.0 * grid[:, 0] + 0.002 * grid.prod(axis=1)
+    chosen = random.permutation(len(grid))[:24]
+    us = truth[chosen] * random.normal(1, 0.01, len(chosen))
+    errors = np.abs(fit_surface(grid[chosen], us, _noise(len(us))).predict(grid) / truth - 1)
+    assert np.median(errors) < 0.02
+    assert errors.max() < 0.1
+
+
 def test_single_long_disturbances_do_not_count() -> None:
     random = np.random.default_rng(0)
     sizes = np.repeat(np.arange(32, 1025, 32), 2).reshape(-1, 1)
