@@ -1,7 +1,7 @@
 """Predict the latency of random plans from the table, measure them, and print the errors.
 
     python tools/check_prediction.py --task NAME|FILE [--set KEY=VALUE]... [--device x86]
-        [--plans 30] [--seed 0] [--json FILE]
+        [--plans 30] [--seed 0] [--head-width PATTERN]... [--json FILE]
 
 The network is profiled first where the table lacks it. The plans are then measured in processes
 of their own, interleaved with the dense model, and kept out of the table. The file takes a row for
@@ -20,6 +20,7 @@ from rows import add_json_option, show_rows
 from edgeprune import console
 from edgeprune.compression.alternatives import offered_choices
 from edgeprune.compression.calibration import furthest_from
+from edgeprune.compression.constraints import with_head_width
 from edgeprune.devices import device as find_device
 from edgeprune.graph.capture import capture
 from edgeprune.graph.network import analyse
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", default=SearchRecipe().formats, metavar="FAMILY")
+    parser.add_argument("--head-width", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--levels", type=int, default=48, help="most levels of one structure")
     add_json_option(parser)
     options = parser.parse_args()
@@ -56,6 +58,7 @@ def main() -> None:
     examples = task.example_inputs()
     sample = furthest_from(examples, islice(task.batches(), _BATCHES))
     network = analyse(capture(task.model(), examples, sample))
+    network, _ = with_head_width(network, options.head_width)
     recipe = SearchRecipe(max_levels=options.levels, formats=tuple(options.formats))
     choices = offered_choices(network, target, recipe)
     device = find_device(target.transport)
