@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.errors import StructureError
+from edgeprune.graph.expert_choice import GROUPED
 from edgeprune.graph.ops import argument, op_name, output_shapes
 from edgeprune.graph.rules.elementwise import BINARY, UNARY
 
@@ -22,7 +23,13 @@ _ELEMENTWISE = frozenset(UNARY) | frozenset(BINARY)
 _CONVOLUTIONS = {
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 }  # fmt: skip
-_SUMS = {"matmul", "mm", "bmm", "einsum", "sum", "linalg_vector_norm", "norm"}
+_SUMS = {"matmul", "mm", "bmm", "einsum", "sum", "linalg_vector_norm", "norm", *GROUPED}
+# Of zeros these make zeros: a product of whatever else, too, is one with "mul".
+_OF_ZERO = frozenset({
+    "_to_copy", "clone", "contiguous", "div", "dropout", "expand", "flatten", "gelu", "index",
+    "index_select", "mean", "neg", "permute", "relu", "reshape", "select", "silu", "slice",
+    "squeeze", "sum", "tanh", "to", "transpose", "unsqueeze", "view",
+})  # fmt: skip
 
 _DYNAMIC = 1 << 40
 
@@ -34,6 +41,7 @@ class EmptyRules:
 
     def __init__(self, shrinker: "Shrinker") -> None:
         self.s = shrinker
+        self._zeros: set[Node] = set()
 
     def applies(self, node: Node) -> bool:
         """Whether an operand is gone or compact."""
@@ -46,7 +54,7 @@ class EmptyRules:
         """The copy of a node with an empty or a compact operand."""
         name = op_name(node)
         if not any(self._gone(i) for i in node.all_input_nodes):
-            return self._pass_on(node)
+            return self._constant(node, 0.0) if self._is_zero(node) else self._pass_on(node)
         if name in ("linear", "addmm") or name in _CONVOLUTIONS:
             return self._bias(node)
         if name == "cat":
@@ -77,6 +85,8 @@ class EmptyRules:
 
     def _constant(self, node: Node, value: float, shape: tuple[int, ...] | None = None) -> Node:
         shape = shape or (1,) * self.s.rank(node)
+        if value == 0.0:
+            self._zeros.add(node)
         dtype = node.meta["val"].dtype
         buffer = torch.full(shape, value, dtype=dtype)
         return self._note(node, self.s.add_buffer(f"constant_{node.name}", buffer), shape)
@@ -88,6 +98,12 @@ class EmptyRules:
         return self.s.graph.call_function(aten.cat.default, (copies, dim))
 
     # -- operands that are constant over some dimensions
+
+    def _is_zero(self, node: Node) -> bool:
+        name = op_name(node)
+        if name == "mul":
+            return any(source in self._zeros for source in node.all_input_nodes)
+        return name in _OF_ZERO and node.args[0] in self._zeros
 
     def _pass_on(self, node: Node) -> Node:
         keep = self._compact_shape(node)
@@ -138,6 +154,8 @@ class EmptyRules:
         for dim, size in enumerate(self.s.new_shape(node)):
             if dynamic[dim] is None:
                 sizes.append(size)
+            elif self.s.compact[node][dim] != 1:
+                sizes.append(-1)  # as it is
             elif dynamic[dim] == "derived":
                 raise StructureError(
                     f"{node.name} is constant now and its dynamic shape cannot be restored; "

@@ -19,7 +19,11 @@ from edgeprune.graph.shrinker import Shrinker
 from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
 from edgeprune.graph.summary import Summary, summarise
-from edgeprune.graph.validation import invalid_structures, removable_structures
+from edgeprune.graph.validation import (
+    invalid_structures,
+    removable_structures,
+    shrinker_without,
+)
 from edgeprune.suggest import suggestion
 
 Keep = Mapping[str, Sequence[int]]
@@ -65,6 +69,12 @@ class Network:
             )
             for i, shape in enumerate(output_shapes(node))
         )
+
+    def run_without(self, name: str) -> frozenset[str]:
+        """The nodes that are still run when no unit of a removable structure stays."""
+        known = self._coupling
+        shrinker = shrinker_without(self.captured, self.layout, known.constants, [name])
+        return frozenset(n.name for n in shrinker.build().nodes if n.op == "call_function")
 
     def param_shape(self, fqn: str) -> tuple[SymbolicDim, ...]:
         """Sizes of a parameter or buffer as functions of the levels."""
@@ -148,7 +158,22 @@ class Network:
             raise StructureError(f"{name} cannot be narrowed as well as removed: {reason}")
         kinds = {n: s.kind for n, s in {**other.structures, **self.structures}.items()}
         removable = removable_structures(self.captured, layout, known.constants)
-        return Network(known, layout, kinds, removable)
+        network = Network(known, layout, kinds, removable)
+        # Heads of no width are no heads, which their own structure says already.
+        twice = {
+            width
+            for width in removable - self.structures.keys()
+            if network._beside(width) & removable & set(names)
+        }
+        return Network(known, layout, kinds, removable - twice) if twice else network
+
+    def _beside(self, name: str) -> set[str]:
+        """The structures that decide a size together with this one, times it."""
+        found: set[str] = set()
+        for slot in self.structures[name].slots:
+            dim = self.param_shape(slot.tensor)[slot.dim]
+            found.update(dim.names() if dim.times else ())
+        return found - {name}
 
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Over all units of all structures, whether each stays."""

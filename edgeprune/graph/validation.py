@@ -28,7 +28,7 @@ def removable_structures(captured: Captured, layout: Layout, constants: Constant
     """Structures of which nothing need stay: the graph without them is still a graph."""
     candidates = []
     for name in layout.offsets:
-        shrinker = _without(captured, layout, constants, [name])
+        shrinker = shrinker_without(captured, layout, constants, [name])
         try:
             graph = shrinker.build()
         except StructureError:
@@ -38,9 +38,10 @@ def removable_structures(captured: Captured, layout: Layout, constants: Constant
     return _shapes_hold(captured, layout, constants, candidates)
 
 
-def _without(
+def shrinker_without(
     captured: Captured, layout: Layout, constants: Constants, names: Sequence[str]
 ) -> Shrinker:
+    """What rewrites the graph without any unit of these structures, on shapes alone."""
     stays = np.ones(sum(layout.units.values()), bool)
     for name in names:
         start = layout.offsets[name]
@@ -57,7 +58,7 @@ def _shapes_hold(
     """
     if not names:
         return set()
-    shrinker = _without(captured, layout, constants, names)
+    shrinker = shrinker_without(captured, layout, constants, names)
     try:
         if find_mismatch(shrinker, shrinker.run()) is None:
             return set(names)

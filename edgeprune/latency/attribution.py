@@ -10,11 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import DENSE, Format, Formats
 from edgeprune.graph.sites import readers
 from edgeprune.latency.axis import Axis, axes_of
+from edgeprune.latency.needs import needed_structures
 from edgeprune.latency.signature import Bucket, bucket_class
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _NAME = re.compile(r"/([^/,]+)(?=/)")
 # Between two layers a conversion bears the names of both; what quantises the values that a layer
 # reads or makes bears the layer's.
 _BETWEEN = re.compile(r"_/([^/,]+)/[^,]*$")
+# More make no table: each layer of a plain chain needs all behind it.
+_MOST_NEEDS = 2
 _QUANTISED_INPUT, _QUANTISED_OUTPUT = "/fq_input", "/fq_output"
 
 
@@ -52,12 +56,28 @@ class Weight:
 
 @dataclass(frozen=True)
 class Part:
-    """A bucket of structures and maybe a site: its class, and the sizes its time depends on."""
+    """A bucket of structures and maybe a site: its class, and the sizes its time depends on.
+
+    Attributes:
+        bucket: Structures and site.
+        kind: Equal for parts that compute the same at the same sizes.
+        axes: The sizes, each by the levels that decide it.
+        weights: Of the site's layers.
+        needs: Structures that decide none of the sizes, and without any of which nothing reads
+            what the part makes, such as the neurons of experts for their router.
+    """
 
     bucket: Bucket
     kind: str
     axes: tuple[Axis, ...]
     weights: tuple[Weight, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The structures that decide its time; of many that it needs the first."""
+        needs = (name for name in self.needs if name not in self.bucket[0])
+        return (*self.bucket[0], *islice(needs, _MOST_NEEDS))
 
     def family(self, formats: Formats) -> str:
         """Of the formats of the site's layers; equal families run the same kernels."""
@@ -65,11 +85,15 @@ class Part:
         return "+".join(families) or DENSE.family
 
     def sizes(self, levels: Mapping[str, int], formats: Formats | None = None) -> list[int]:
-        """The sizes at ``levels``; behind them, for sparse formats, the weights that are kept."""
-        sizes = [axis.size(levels) for axis in self.axes]
+        """The sizes at ``levels``; behind them, for sparse formats, the weights that are kept.
+
+        All are 0 where nothing reads what the part makes.
+        """
+        read = all(levels[name] for name in self.needs)
+        sizes = [axis.size(levels) if read else 0 for axis in self.axes]
         chosen = [(w, (formats or {}).get(w.layer, DENSE)) for w in self.weights]
         if any(format_.sparse for _, format_ in chosen):
-            sizes += [weight.kept(levels, format_) for weight, format_ in chosen]
+            sizes += [weight.kept(levels, format_) if read else 0 for weight, format_ in chosen]
         return sizes
 
 
@@ -110,15 +134,27 @@ class Attribution:
 
     def parts(self) -> list[Part]:
         """All buckets of the dense model; equal kinds compute the same at the same sizes."""
-        return [
-            Part(
-                bucket,
-                bucket_class(self._network, bucket[0], nodes),
-                self._axes(bucket),
-                self._weights(bucket),
+        needed = needed_structures(self._network)
+        return [self._part(bucket, nodes, needed) for bucket, nodes in self._members.items()]
+
+    def _part(
+        self, bucket: Bucket, nodes: Sequence[str], needed: Mapping[str, frozenset[str]]
+    ) -> Part:
+        axes = self._axes(bucket)
+        emptying = {axis.names[0] for axis in axes if not axis.fixed and len(axis.counts) == 1}
+        needs = frozenset[str]()
+        if axes:
+            needs = (
+                frozenset.intersection(*(needed.get(node, frozenset()) for node in nodes))
+                - emptying
             )
-            for bucket, nodes in self._members.items()
-        ]
+        return Part(
+            bucket,
+            bucket_class(self._network, bucket[0], nodes),
+            axes,
+            self._weights(bucket),
+            tuple(sorted(needs, key=self._order.__getitem__)),
+        )
 
     def time_by_bucket(self, layers: Sequence[Layer]) -> dict[Bucket, float]:
         """Microseconds of each bucket in one profile, in execution order."""

@@ -48,8 +48,7 @@ class Tabulation:
     def add(self, part: Part, surfaces: Surfaces) -> None:
         """Add a part whose time is the surface of the family that its layers have."""
         offered = self.choices.offered
-        structures, site = part.bucket
-        names = tuple(name for name in (*structures, site) if name in offered)
+        names = tuple(name for name in (*part.structures, part.bucket[1]) if name in offered)
         time_ms = _time_ms(part, surfaces, names, self.choices, self.full)
         key = (part.kind, self._numbers(part, names))
         if key not in self._known:
@@ -143,13 +142,15 @@ class Tabulation:
         options = [
             str(self.choices.options.get(name, self.choices.offered[name])) for name in names
         ]
-        return str((axes, options))
+        needs = [place.get(name) for name in part.needs]
+        return str((axes, needs, options))
 
     def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint | None:
         """A part's time by its sizes and its site's option; None where there are too many."""
         offered = {name: self.choices.offered[name] for name in names}
         sites = [Axis(0, ((name, 1),)) for name in names if name in self.choices.sites]
-        axes = (*self._folded(part.axes, names), *sites)
+        needs = [Axis(0, ((name, 1),)) for name in names if name in part.needs]
+        axes = (*self._folded(part.axes, names), *needs, *sites)
         cells = _reachable(axes, offered)
         if cells is None:
             return None

@@ -59,6 +59,32 @@ def test_the_last_expert_serves_every_row(tmp_path: Path) -> None:
     np.testing.assert_allclose(have, found.pruned(*inputs)[0].detach(), rtol=1e-4, atol=1e-5)
 
 
+class _Shortcut(Experts):
+    """Beside another way for the values."""
+
+    def __init__(self) -> None:
+        super().__init__(2, "before")
+        self.past = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.past(x) + super().forward(x)
+
+
+def test_without_neurons_nothing_of_the_mixture_is_left() -> None:
+    torch.manual_seed(0)
+    model, inputs = _Shortcut().eval(), (torch.randn(6, 4),)
+    network = _analysed(model, inputs=inputs)
+    (neurons,) = (
+        s for s in network.structures.values() if "down" in {t.tensor for t in s.inputs()}
+    )
+    assert neurons.removable
+    found = difference(model, inputs, network, {neurons.name: []})
+    assert found.plain < 1e-5
+    assert set(found.pruned.state_dict()) >= {"past.weight", "past.bias"}
+    left = {n.name for n in found.pruned.graph.nodes if n.op == "call_function"}
+    assert not any(word in name for name in left for word in ("gate", "topk", "sort", "histc"))
+
+
 class _Returned(Experts):
     """The logits leave the network, too."""
 

@@ -137,6 +137,9 @@ def test_heads_and_what_they_are_wide_can_go_at_once(name: str) -> None:
     kinds = [s.kind for s in network.structures.values()]
     assert kinds.count("heads") == 1
     assert kinds.count("head_width") == 2
+    # To be of no width is to be gone, which is a level of the heads.
+    assert [s.kind for s in network.structures.values() if s.removable][:1] == ["heads"]
+    assert not any(s.removable for s in network.structures.values() if s.kind == "head_width")
     keep = {n: [0] for n, s in network.structures.items() if s.kind in ("heads", "head_width")}
     found = difference(model, inputs, network, keep, seed=1)
     assert found.survivors < 1e-4
