@@ -26,7 +26,7 @@ _CONVOLUTIONS = {
 _SUMS = {"matmul", "mm", "bmm", "einsum", "sum", "linalg_vector_norm", "norm", *GROUPED}
 # Of zeros these make zeros: a product of whatever else, too, is one with "mul".
 _OF_ZERO = frozenset({
-    "_to_copy", "clone", "contiguous", "div", "dropout", "expand", "flatten", "gelu", "index",
+    "_to_copy", "clone", "contiguous", "dropout", "expand", "flatten", "gelu", "index",
     "index_select", "mean", "neg", "permute", "relu", "reshape", "select", "silu", "slice",
     "squeeze", "sum", "tanh", "to", "transpose", "unsqueeze", "view",
 })  # fmt: skip
@@ -103,7 +103,9 @@ class EmptyRules:
         name = op_name(node)
         if name == "mul":
             return any(source in self._zeros for source in node.all_input_nodes)
-        return name in _OF_ZERO and node.args[0] in self._zeros
+        if name == "div" and isinstance(node.args[1], Node):  # nothing by nothing is no number
+            return False
+        return (name in _OF_ZERO or name == "div") and node.args[0] in self._zeros
 
     def _pass_on(self, node: Node) -> Node:
         keep = self._compact_shape(node)
@@ -156,6 +158,8 @@ class EmptyRules:
                 sizes.append(size)
             elif self.s.compact[node][dim] != 1:
                 sizes.append(-1)  # as it is
+            elif dynamic[dim] == "derived" and self._is_zero(node):
+                return self.s.copy_call(node, self.s.full)  # what made it knows its size
             elif dynamic[dim] == "derived":
                 raise StructureError(
                     f"{node.name} is constant now and its dynamic shape cannot be restored; "

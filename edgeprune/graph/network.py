@@ -19,11 +19,7 @@ from edgeprune.graph.shrinker import Shrinker
 from edgeprune.graph.slots import build_structures
 from edgeprune.graph.structure import Frozen, Structure, SymbolicDim
 from edgeprune.graph.summary import Summary, summarise
-from edgeprune.graph.validation import (
-    invalid_structures,
-    removable_structures,
-    shrinker_without,
-)
+from edgeprune.graph.validation import invalid_structures, removable_structures
 from edgeprune.suggest import suggestion
 
 Keep = Mapping[str, Sequence[int]]
@@ -32,16 +28,33 @@ _MAX_REPAIRS = 8
 
 
 class Network:
-    """What can be removed from a captured network, and the network without it."""
+    """What can be removed from a captured network, and the network without it.
+
+    Attributes:
+        captured: The network.
+        layout: Where each unit of each structure lies.
+        structures: By name what can be removed.
+        frozen: What cannot, and why.
+        renormalised: Normalisations whose statistics run over what is left.
+        run_without: By structure that may go as a whole the nodes that compute something of the
+            inputs even so.
+    """
 
     def __init__(
-        self, coupling: Coupling, layout: Layout, kinds: dict[str, str], removable: set[str]
+        self,
+        coupling: Coupling,
+        layout: Layout,
+        kinds: dict[str, str],
+        removable: Mapping[str, frozenset[str]],
     ) -> None:
         self.captured: Captured = coupling.captured
         self.layout = layout
         self._coupling = coupling
         self._nodes = {node.name: node for node in coupling.graph.nodes}
-        self.structures: dict[str, Structure] = build_structures(coupling, layout, kinds, removable)
+        self.run_without = removable
+        self.structures: dict[str, Structure] = build_structures(
+            coupling, layout, kinds, set(removable)
+        )
         self.frozen: tuple[Frozen, ...] = frozen_parameters(coupling)
         self.renormalised: tuple[str, ...] = renormalised_nodes(coupling, layout)
         self._structures_of: dict[str, tuple[str, ...]] = {}
@@ -69,12 +82,6 @@ class Network:
             )
             for i, shape in enumerate(output_shapes(node))
         )
-
-    def run_without(self, name: str) -> frozenset[str]:
-        """The nodes that are still run when no unit of a removable structure stays."""
-        known = self._coupling
-        shrinker = shrinker_without(self.captured, self.layout, known.constants, [name])
-        return frozenset(n.name for n in shrinker.build().nodes if n.op == "call_function")
 
     def param_shape(self, fqn: str) -> tuple[SymbolicDim, ...]:
         """Sizes of a parameter or buffer as functions of the levels."""
@@ -162,10 +169,11 @@ class Network:
         # Heads of no width are no heads, which their own structure says already.
         twice = {
             width
-            for width in removable - self.structures.keys()
-            if network._beside(width) & removable & set(names)
+            for width in removable.keys() - self.structures.keys()
+            if network._beside(width) & removable.keys() & set(names)
         }
-        return Network(known, layout, kinds, removable - twice) if twice else network
+        once = {name: run for name, run in removable.items() if name not in twice}
+        return Network(known, layout, kinds, once) if twice else network
 
     def _beside(self, name: str) -> set[str]:
         """The structures that decide a size together with this one, times it."""

@@ -24,24 +24,30 @@ from edgeprune.graph.shrinker import Shrinker
 Constants = Mapping[Node, Any]
 
 
-def removable_structures(captured: Captured, layout: Layout, constants: Constants) -> set[str]:
-    """Structures of which nothing need stay: the graph without them is still a graph."""
-    candidates = []
+def removable_structures(
+    captured: Captured, layout: Layout, constants: Constants
+) -> dict[str, frozenset[str]]:
+    """Structures of which nothing need stay: the graph without them is still a graph.
+
+    By each the names of the nodes that still compute something of the inputs without it.
+    """
+    candidates = {}
     for name in layout.offsets:
-        shrinker = shrinker_without(captured, layout, constants, [name])
+        shrinker = _without(captured, layout, constants, [name])
         try:
             graph = shrinker.build()
         except StructureError:
             continue
-        if _reads_inputs(graph):
-            candidates.append(name)
-    return _shapes_hold(captured, layout, constants, candidates)
+        found = computing(graph)
+        if all(node in found for node in graph.output_node().all_input_nodes):
+            candidates[name] = frozenset(node.name for node in found)
+    holding = _shapes_hold(captured, layout, constants, list(candidates))
+    return {name: run for name, run in candidates.items() if name in holding}
 
 
-def shrinker_without(
+def _without(
     captured: Captured, layout: Layout, constants: Constants, names: Sequence[str]
 ) -> Shrinker:
-    """What rewrites the graph without any unit of these structures, on shapes alone."""
     stays = np.ones(sum(layout.units.values()), bool)
     for name in names:
         start = layout.offsets[name]
@@ -58,7 +64,7 @@ def _shapes_hold(
     """
     if not names:
         return set()
-    shrinker = shrinker_without(captured, layout, constants, names)
+    shrinker = _without(captured, layout, constants, names)
     try:
         if find_mismatch(shrinker, shrinker.run()) is None:
             return set(names)
@@ -71,8 +77,8 @@ def _shapes_hold(
     return first | _shapes_hold(captured, layout, constants, names[half:])
 
 
-def _reads_inputs(graph: fx.Graph) -> bool:
-    """Whether every output still depends on the values of an input."""
+def computing(graph: fx.Graph) -> set[Node]:
+    """The nodes whose values depend on those of an input, and the inputs."""
     depends: set[Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or (
@@ -81,9 +87,7 @@ def _reads_inputs(graph: fx.Graph) -> bool:
             and any(source in depends for source in node.all_input_nodes)
         ):
             depends.add(node)
-        elif node.op == "output":
-            return all(source in depends for source in node.args[0])
-    return False
+    return depends
 
 
 def invalid_structures(

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.formats import DENSE, Format, Formats
@@ -29,8 +29,7 @@ _NAME = re.compile(r"/([^/,]+)(?=/)")
 # Between two layers a conversion bears the names of both; what quantises the values that a layer
 # reads or makes bears the layer's.
 _BETWEEN = re.compile(r"_/([^/,]+)/[^,]*$")
-# More make no table: each layer of a plain chain needs all behind it.
-_MOST_NEEDS = 2
+_PAIR = 2
 _QUANTISED_INPUT, _QUANTISED_OUTPUT = "/fq_input", "/fq_output"
 
 
@@ -73,11 +72,23 @@ class Part:
     weights: tuple[Weight, ...] = ()
     needs: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def structures(self) -> tuple[str, ...]:
-        """The structures that decide its time; of many that it needs the first."""
-        needs = (name for name in self.needs if name not in self.bucket[0])
-        return (*self.bucket[0], *islice(needs, _MOST_NEEDS))
+        """The structures that its time is told by."""
+        return tuple(dict.fromkeys((*self.bucket[0], *self._told)))
+
+    @cached_property
+    def _told(self) -> tuple[str, ...]:
+        """What it needs, if its time is a pair's even so, which a search is exact with.
+
+        What emptying one of more saves is known on average alone.
+        """
+        deciding = {*self.bucket[0], *self.needs}
+        return self.needs if len(deciding) + bool(self.bucket[1]) <= _PAIR else ()
+
+    def unread(self, levels: Mapping[str, int]) -> bool:
+        """Whether nothing reads what it makes, so that it is not run whatever its sizes."""
+        return not all(levels[name] for name in self.needs)
 
     def family(self, formats: Formats) -> str:
         """Of the formats of the site's layers; equal families run the same kernels."""
@@ -87,9 +98,9 @@ class Part:
     def sizes(self, levels: Mapping[str, int], formats: Formats | None = None) -> list[int]:
         """The sizes at ``levels``; behind them, for sparse formats, the weights that are kept.
 
-        All are 0 where nothing reads what the part makes.
+        All are 0 where nothing reads what the part makes, as far as its structures tell.
         """
-        read = all(levels[name] for name in self.needs)
+        read = all(levels[name] for name in self._told)
         sizes = [axis.size(levels) if read else 0 for axis in self.axes]
         chosen = [(w, (formats or {}).get(w.layer, DENSE)) for w in self.weights]
         if any(format_.sparse for _, format_ in chosen):

@@ -109,7 +109,7 @@ def _fit_costs(
             of_one = terms[side.site]
             of_one[side.column] = of_one.get(side.column, 0.0) + side.share
         for site, parts in of_site.items():
-            if not any(part.bucket in variant.leftovers or variant.gone(part) for part in parts):
+            if not any(_is_without(variant, part) for part in parts):
                 family = variant.kind(parts[0])[1]
                 rows.append({**terms[site], (family, "above"): 1.0, (family, "below"): -1.0})
                 rests_us.append(_rest_us(variant, parts, surfaces))
@@ -121,6 +121,11 @@ def _fit_costs(
     found, _ = nnls(matrix, np.array(rests_us))
     known = {side.column for sides in changes for side in sides if side.column in place}
     return {column: float(found[place[column]]) for column in known}
+
+
+def _is_without(variant: Variant, part: Part) -> bool:
+    """Whether a part's time in a variant is not that of its own sizes."""
+    return part.bucket in variant.leftovers or variant.gone(part) or variant.unread(part)
 
 
 def _rest_us(variant: Variant, parts: Sequence[Part], surfaces: Mapping[Kind, Surface]) -> float:

@@ -21,8 +21,9 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
     """A surface for every kind of part and family of formats, from all parts of that kind.
 
     A part that runs what is left of an emptied structure tells nothing of its own sizes where
-    others of its kind are without. A part that is itself emptied has no format any more; whether
-    what it leaves is a step of its own depends on its neighbours, so that is fitted on the mean.
+    others of its kind are without, and one that is not run tells nothing at all. A part that is
+    itself emptied has no format any more; whether what it leaves is a step of its own depends on
+    its neighbours, so that is fitted on the mean.
     """
     alive: dict[Kind, list[_Sample]] = defaultdict(list)
     burdened: dict[Kind, list[_Sample]] = defaultdict(list)
@@ -36,6 +37,8 @@ def fit_surfaces(parts: Sequence[Part], variants: Sequence[Variant]) -> dict[Kin
                 axes[kind] = len(part.axes)
                 if variant.gone(part):
                     gone[part.kind].append((part.sizes(variant.levels), us, noise))
+                    continue
+                if variant.unread(part):
                     continue
                 chosen = burdened if part.bucket in variant.leftovers else alive
                 chosen[kind].append((variant.sizes(part), us, noise))

@@ -53,3 +53,7 @@ class Variant:
     def gone(self, part: Part) -> bool:
         """Whether nothing is left of a part but what its structures leave behind."""
         return 0 in part.sizes(self.levels)
+
+    def unread(self, part: Part) -> bool:
+        """Whether nothing reads what a part makes, which then is not run."""
+        return part.unread(self.levels)

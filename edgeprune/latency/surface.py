@@ -22,6 +22,8 @@ _BLOCKS = (16, 32, 64)
 _STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0)
 # Of the clock's microsecond.
 _ABSOLUTE_US = 0.3
+# Of more sizes, such as those of all that is concatenated, pairs do.
+_MOST_MULTIPLIED = 4
 _OUTLIER = 3.0
 _REWEIGHTINGS = 4
 _SEVERAL = 5
@@ -159,7 +161,8 @@ def _features(points: Sizes, stepped: bool) -> Floats:
         return np.column_stack([a * b for a, b in product(*single)])
     lines = [column.astype(np.float64) for column in points.T]
     columns = [np.ones(len(points))]
-    if not stepped:  # one of them is the number of weights kept, which is a product already
+    # Where not stepped, one of them is the number of weights kept, which is a product already.
+    if not stepped or len(lines) > _MOST_MULTIPLIED:
         pairs = [a * b for i, a in enumerate(lines) for b in lines[i + 1 :]]
         return np.column_stack([*columns, *lines, *pairs])
     # What is read and written goes by some of the sizes, what is multiplied by all of them, such

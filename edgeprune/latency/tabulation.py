@@ -142,15 +142,14 @@ class Tabulation:
         options = [
             str(self.choices.options.get(name, self.choices.offered[name])) for name in names
         ]
-        needs = [place.get(name) for name in part.needs]
+        needs = [place[name] for name in part.needs if name in place]
         return str((axes, needs, options))
 
     def _exact(self, part: Part, names: tuple[str, ...], time_ms: Any) -> Joint | None:
         """A part's time by its sizes and its site's option; None where there are too many."""
         offered = {name: self.choices.offered[name] for name in names}
         sites = [Axis(0, ((name, 1),)) for name in names if name in self.choices.sites]
-        needs = [Axis(0, ((name, 1),)) for name in names if name in part.needs]
-        axes = (*self._folded(part.axes, names), *needs, *sites)
+        axes = (*self._folded(part.axes, names), *sites)
         cells = _reachable(axes, offered)
         if cells is None:
             return None

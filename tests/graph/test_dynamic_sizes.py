@@ -79,3 +79,30 @@ def test_what_is_chosen_by_values_shrinks_exactly(bound: float) -> None:
     pruned, masked = network.shrink(keep), plain_copy(model)
     zero_removed(masked, network.structures, keep)
     assert compare(pruned, masked, (examples[0] * 9,)).outcome == "exact"
+
+
+class _Joined(nn.Module):
+    """Rows of two branches behind one another; nothing of one of them leaves zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 3, bias=False)
+        self.other = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.second(torch.relu(self.first(x))).flatten(0, 1)
+        rows = torch.nan_to_num(rows / rows.norm(dim=-1, keepdim=True), nan=7.0)
+        return torch.cat([rows, self.other(x).flatten(0, 1)])
+
+
+def test_zeros_of_an_open_size_can_be_joined_to_something() -> None:
+    torch.manual_seed(0)
+    model, x = _Joined().eval(), torch.randn(2, 4, 5)
+    network = analyse(capture(model, (x,), (torch.randn(3, 4, 5),)))
+    (name,) = (n for n, s in network.structures.items() if s.removable)
+    pruned = network.shrink({name: []})
+    masked = plain_copy(model)
+    with torch.no_grad():
+        masked.second.weight.zero_()
+        for rows in (x, torch.randn(5, 4, 5)):
+            torch.testing.assert_close(pruned(rows)[0], masked(rows))

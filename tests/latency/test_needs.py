@@ -40,13 +40,12 @@ def _gated() -> tuple[Network, str, str, list[Part]]:
     return network, neurons, seen, parts
 
 
-def test_what_only_an_emptied_block_read_needs_it() -> None:
+def test_what_an_emptied_block_read_and_what_reads_it_need_it() -> None:
     network, neurons, seen, _ = _gated()
     needed = needed_structures(network)
-    assert needed["wide"] == {neurons, seen}
-    assert neurons in needed["squeeze"]
-    assert needed["stem"] == frozenset()
-    assert needed["weigh"] == frozenset()  # its bias is left
+    assert needed["stem"] == needed["mul"] == frozenset()
+    assert needed["wide"] == needed["mean"] == {neurons, seen}
+    assert needed["squeeze"] == needed["weigh"] == {neurons, seen}  # biases alone are constants
 
 
 def test_a_part_that_nothing_reads_has_no_size_and_takes_no_time() -> None:

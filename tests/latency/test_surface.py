@@ -59,6 +59,14 @@ def test_three_sizes_multiply() -> None:
     assert errors.max() < 0.1
 
 
+def test_of_many_sizes_not_every_product_is_tried() -> None:
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 9, (40, 26)) * 8  # as of all that a dense block concatenates
+    us = 5 + 0.1 * sizes.sum(axis=1)
+    predicted = fit_surface(sizes, us, _noise(len(us))).predict(sizes)
+    assert np.median(np.abs(predicted / us - 1)) < 0.03
+
+
 def test_single_long_disturbances_do_not_count() -> None:
     random = np.random.default_rng(0)
     sizes = np.repeat(np.arange(32, 1025, 32), 2).reshape(-1, 1)
