@@ -69,6 +69,17 @@ def with_widths(layout: Layout, heads: Collection[str], narrowed: Layout) -> Lay
     )
 
 
+def widths_beside(layout: Layout, heads: Collection[str]) -> set[str]:
+    """What lies beside some of these heads along one dimension."""
+    found: set[str] = set()
+    for units in (u for dims in layout.parameters.values() for u in dims):
+        if units is not None and units.ndim > 1:
+            names = layout.structures_in(units)
+            if not set(names).isdisjoint(heads):
+                found.update(names)
+    return found.difference(heads)
+
+
 def _footprints(layout: Layout) -> dict[frozenset[tuple[str, int, bytes]], str]:
     """Every structure by where its units are in all parameters."""
     found: dict[str, set[tuple[str, int, bytes]]] = {name: set() for name in layout.offsets}

@@ -12,7 +12,12 @@ from edgeprune.graph.capture import Captured
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.extraction import extract_layout
 from edgeprune.graph.freezing import frozen_parameters, renormalised_nodes
-from edgeprune.graph.head_width import products_of, products_with_frozen_heads, with_widths
+from edgeprune.graph.head_width import (
+    products_of,
+    products_with_frozen_heads,
+    widths_beside,
+    with_widths,
+)
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.ops import output_shapes
 from edgeprune.graph.shrinker import Shrinker
@@ -52,9 +57,7 @@ class Network:
         self._coupling = coupling
         self._nodes = {node.name: node for node in coupling.graph.nodes}
         self.run_without = removable
-        self.structures: dict[str, Structure] = build_structures(
-            coupling, layout, kinds, set(removable)
-        )
+        self.structures: dict[str, Structure] = build_structures(coupling, layout, kinds, removable)
         self.frozen: tuple[Frozen, ...] = frozen_parameters(coupling)
         self.renormalised: tuple[str, ...] = renormalised_nodes(coupling, layout)
         self._structures_of: dict[str, tuple[str, ...]] = {}
@@ -165,23 +168,10 @@ class Network:
             raise StructureError(f"{name} cannot be narrowed as well as removed: {reason}")
         kinds = {n: s.kind for n, s in {**other.structures, **self.structures}.items()}
         removable = removable_structures(self.captured, layout, known.constants)
-        network = Network(known, layout, kinds, removable)
         # Heads of no width are no heads, which their own structure says already.
-        twice = {
-            width
-            for width in removable.keys() - self.structures.keys()
-            if network._beside(width) & removable.keys() & set(names)
-        }
+        twice = widths_beside(layout, set(names) & removable.keys())
         once = {name: run for name, run in removable.items() if name not in twice}
-        return Network(known, layout, kinds, once) if twice else network
-
-    def _beside(self, name: str) -> set[str]:
-        """The structures that decide a size together with this one, times it."""
-        found: set[str] = set()
-        for slot in self.structures[name].slots:
-            dim = self.param_shape(slot.tensor)[slot.dim]
-            found.update(dim.names() if dim.times else ())
-        return found - {name}
+        return Network(known, layout, kinds, once)
 
     def stays(self, keep: Keep) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Over all units of all structures, whether each stays."""

@@ -1,12 +1,14 @@
 """Structures with their slots, from a layout."""
 
+from collections.abc import Collection
+
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.layout import Layout
 from edgeprune.graph.structure import Slot, Structure
 
 
 def build_structures(
-    coupling: Coupling, layout: Layout, kinds: dict[str, str], removable: set[str]
+    coupling: Coupling, layout: Layout, kinds: dict[str, str], removable: Collection[str]
 ) -> dict[str, Structure]:
     """All structures in graph order, each slot in the order in which layers use it."""
     position = {node.name: i for i, node in enumerate(coupling.graph.nodes)}

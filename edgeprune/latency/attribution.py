@@ -62,8 +62,8 @@ class Part:
         kind: Equal for parts that compute the same at the same sizes.
         axes: The sizes, each by the levels that decide it.
         weights: Of the site's layers.
-        needs: Structures that decide none of the sizes, and without any of which nothing reads
-            what the part makes, such as the neurons of experts for their router.
+        needs: Structures without any of which it is not run whatever its sizes, since nothing
+            reads what it makes, or that is a constant: the neurons of experts for their router.
     """
 
     bucket: Bucket
