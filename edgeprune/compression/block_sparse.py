@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from edgeprune.compression.second_order import damped
+from edgeprune.compression.positive_definite import cholesky, damped
 from edgeprune.graph.blocks import largest_blocks
 
 # Of what is left, at once. Before the first removal all groups share one inverse, so that a larger
@@ -74,15 +74,16 @@ def _solve_at_once(groups: "_Groups", alive: Tensor) -> Tensor:
     # The columns of every group, filled up with one behind the last.
     index = columns.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
     filled = torch.arange(most) < columns.sum(1, keepdim=True)
+    scale = float(groups.gram.diagonal().mean())
     at_once = max(1, _CELLS_AT_ONCE // (most * most))
     for part in torch.split(torch.arange(len(alive)), at_once):
         chosen, valid = index[part], filled[part]
         both = valid[:, :, None] & valid[:, None, :]
         systems = groups.gram[chosen[:, :, None], chosen[:, None, :]].masked_fill(~both, 0)
-        systems.diagonal(dim1=1, dim2=2).masked_fill_(~valid, 1)
+        systems.diagonal(dim1=1, dim2=2).masked_fill_(~valid, scale)
         expanded = chosen[:, None, :].expand(-1, groups.target.shape[1], -1)
         wanted = groups.product[part].gather(2, expanded).masked_fill(~valid[:, None, :], 0)
-        factor = torch.linalg.cholesky(systems)
+        factor = cholesky(systems)
         found = torch.cholesky_solve(wanted.transpose(1, 2), factor).transpose(1, 2)
         solved[part] = solved[part].scatter_add(2, expanded, found.masked_fill(~valid[:, None], 0))
     return solved
@@ -100,9 +101,7 @@ class _Groups:
         self.product = self.target @ gram
         self.solved = self.target.clone()
         # Of letting each block go next, (groups, blocks); at first all groups share one inverse.
-        self.losses = self._losses(
-            self._by_block(self.target).transpose(1, 2), torch.linalg.cholesky(gram)
-        )
+        self.losses = self._losses(self._by_block(self.target).transpose(1, 2), cholesky(gram))
 
     def remove_down_to(self, count: int) -> None:
         """Let blocks go until that many are left."""
@@ -147,7 +146,7 @@ class _Groups:
         for group, alive in enumerate(self.alive):
             if alive.any():
                 index = self._columns(alive)
-                factor = torch.linalg.cholesky(self.gram[index][:, index])
+                factor = cholesky(self.gram[index][:, index])
                 solution = torch.cholesky_solve(self.product[group][:, index].T, factor).T
                 self.solved[group][:, index] = solution
                 weights = self._by_block(solution).transpose(0, 1)

@@ -17,8 +17,13 @@ _JUDGING = 4
 
 @dataclass
 class _Moments:
-    """Sums over positions, in float64."""
+    """Sums over positions, in float64.
 
+    Inputs are taken from an origin among them: where they vary by less than float32 tells apart
+    at their distance from zero, the products would hold nothing but rounding.
+    """
+
+    origin: Tensor
     gram: Tensor
     cross: Tensor
     sum_x: Tensor
@@ -26,21 +31,27 @@ class _Moments:
     count: int = 0
 
     @classmethod
-    def zeros(cls, inputs: int, outputs: int) -> "_Moments":
+    def around(cls, origin: Tensor, outputs: int) -> "_Moments":
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64)
 
-        return cls(zeros(inputs, inputs), zeros(inputs, outputs), zeros(inputs), zeros(outputs))
+        inputs = len(origin)
+        return cls(
+            origin, zeros(inputs, inputs), zeros(inputs, outputs), zeros(inputs), zeros(outputs)
+        )
 
     def add(self, x: Tensor, rest: Tensor) -> None:
-        add_gram(self.gram, x)
-        self.cross += (x.T @ rest).double()
-        self.sum_x += x.sum(0).double()
+        moved = x - self.origin
+        add_gram(self.gram, moved)
+        self.cross += (moved.T @ rest).double()
+        self.sum_x += moved.sum(0).double()
         self.sum_r += rest.sum(0).double()
         self.count += len(x)
 
     def __add__(self, other: "_Moments") -> "_Moments":
+        """Of both, which have one origin."""
         return _Moments(
+            self.origin,
             self.gram + other.gram,
             self.cross + other.cross,
             self.sum_x + other.sum_x,
@@ -65,7 +76,11 @@ class _Moments:
 
     def intercept(self, change: Tensor) -> Tensor:
         """The offset that leaves nothing lacking on average."""
-        return (self.sum_r - self.sum_x @ change) / self.count
+        return self.sum_r / self.count - self.mean() @ change
+
+    def mean(self) -> Tensor:
+        """Of the inputs."""
+        return self.origin.double() + self.sum_x / self.count
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,23 +122,21 @@ def solve(rows: Rows, batches: int, dampings: Sequence[float]) -> Solution:
         change.T.float(),
         together.intercept(change).float(),
         gram,
-        together.sum_x / together.count,
+        together.mean(),
     )
 
 
 def input_moments(inputs: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Covariance (in, in) and mean (in,) in float64 of rows (positions, in) over batches."""
-    gram = total = torch.zeros(0)
-    count = 0
+    moments: _Moments | None = None
     for x in inputs:
-        if not count:
-            gram = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-            total = torch.zeros(x.shape[1], dtype=torch.float64)
-        add_gram(gram, x)
-        total += x.sum(0).double()
-        count += len(x)
-    mean = total / count
-    return gram / count - torch.outer(mean, mean), mean
+        if moments is None:
+            moments = _Moments.around(x.mean(0), 0)
+        moments.add(x, x[:, :0])
+    if moments is None:
+        raise ValueError("no inputs to take moments of")
+    covariance, _ = moments.centred()
+    return covariance, moments.mean()
 
 
 def _change_of_error(change: Tensor, judging: _Moments) -> float:
@@ -134,7 +147,8 @@ def _change_of_error(change: Tensor, judging: _Moments) -> float:
 
 def _accumulate(rows: Rows, batches: int) -> tuple[_Moments, _Moments]:
     x, rest = rows(0)
-    fitted, judging = (_Moments.zeros(x.shape[1], rest.shape[1]) for _ in range(2))
+    origin = x.mean(0)
+    fitted, judging = (_Moments.around(origin, rest.shape[1]) for _ in range(2))
     for index in range(batches):
         if index:
             x, rest = rows(index)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgeprune.compression.positive_definite import cholesky, damped
+
 # Removing a few of very many units at a time costs nothing measurable and bounds the pass.
 _STEPS = 256
 
@@ -31,12 +33,6 @@ class Consumer:
     matrix: Tensor
     gram: Tensor
     unit: npt.NDArray[np.int32]
-
-
-def damped(gram: Tensor, damping: float) -> Tensor:
-    """``gram`` plus ``damping`` times its mean diagonal on the diagonal, float64."""
-    mean = gram.diagonal().mean().clamp_min(1e-12)
-    return gram.double() + damping * mean * torch.eye(len(gram), dtype=torch.float64)
 
 
 def removal_order(
@@ -82,7 +78,7 @@ def compensate(
         return result
     full = damped(gram, damping)
     target = matrix.double() @ full[:, index]
-    factor = torch.linalg.cholesky(full[index][:, index])
+    factor = cholesky(full[index][:, index])
     result[:, index] = torch.cholesky_solve(target.T, factor).T.to(matrix.dtype)
     return result
 
@@ -94,7 +90,7 @@ class _Surgeon:
         full = damped(consumer.gram, damping)
         # The pass reads these matrices once a removal; float32 halves the traffic and its
         # rounding is far below the damping.
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(full)).float()
+        self.inverse = torch.cholesky_inverse(cholesky(full)).float()
         self.matrix = consumer.matrix.detach().float().clone()
         matrix = self.matrix.double()
         scale = ((matrix @ consumer.gram.double()) * matrix).sum()
