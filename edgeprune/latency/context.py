@@ -113,6 +113,8 @@ def _fit_costs(
                 family = variant.kind(parts[0])[1]
                 rows.append({**terms[site], (family, "above"): 1.0, (family, "below"): -1.0})
                 rests_us.append(_rest_us(variant, parts, surfaces))
+    if not rows:
+        return {}
     place = {name: i for i, name in enumerate(dict.fromkeys(name for row in rows for name in row))}
     matrix = np.zeros((len(rows), len(place)))
     for number, row in enumerate(rows):

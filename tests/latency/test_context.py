@@ -160,3 +160,14 @@ def test_without_sites_nothing_is_moved() -> None:
         for v in variants(2, 0.5)
     ]
     assert fit_in_context(bare, Handovers({}, {}), given)[1] == given
+
+
+def test_sites_that_are_nowhere_run_alone_say_nothing_of_changes() -> None:
+    """As where the runtime makes one operator of a recurrent layer and what surrounds it."""
+    bare = [Part((part.bucket[0], ""), part.kind, part.axes) for part in PARTS]
+    given = [
+        replace(v, profiles=({(b[0], ""): us for b, us in v.profiles[0].items()},))
+        for v in variants(5, 0.5)
+    ]
+    surfaces, relieved = fit_in_context(bare, HANDOVERS, given)
+    assert surfaces and relieved == given
