@@ -19,7 +19,7 @@ Bucket = tuple[tuple[str, ...], str]
 
 # Raised when networks are exported in other operators or rounded at other places, so that older
 # measurements do not count.
-_EXPORT = 6
+_EXPORT = 7
 
 
 def network_signature(network: "Network") -> str:

@@ -17,6 +17,7 @@ from edgeprune.kernels.onnx_node import CONVOLUTION, OPERATOR
 from edgeprune.runtimes.base import PRECISIONS, Arrays, CompileOptions, LayerTime, as_arrays
 from edgeprune.runtimes.openvino_int8 import last_line, quantise
 from edgeprune.runtimes.openvino_program import DENSE, PROGRAM, SPARSE
+from edgeprune.runtimes.openvino_recurrent import name_recurrent_layers, recurrent_layers
 from edgeprune.runtimes.telemetry import silence
 
 # In the bytes of an ONNX file or an IR; others have no reason to hold the word.
@@ -278,8 +279,13 @@ def _holds_sparse_layers(model: Path) -> bool:
 def _convert(openvino: Any, onnx: Path) -> Any:
     try:
         if _holds_sparse_layers(onnx):
-            return core_with_operator().read_model(str(onnx))
-        return openvino.convert_model(str(onnx))
+            model = core_with_operator().read_model(str(onnx))
+        else:
+            model = openvino.convert_model(str(onnx))
+            if recurrent_layers(model):
+                model = openvino.Core().read_model(str(onnx))
+        name_recurrent_layers(model)
+        return model
     except UnavailableError:
         raise
     except Exception as error:  # the converter raises many unrelated types

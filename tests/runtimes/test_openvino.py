@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,60 @@ def test_a_model_with_sparse_layers_is_converted_and_opened(tmp_path: Path) -> N
     (output,) = session.run((example.numpy(),))
     np.testing.assert_allclose(output, net(example).detach().numpy(), atol=1e-5)
     assert [layer.layer_type for layer in session.layer_times()] == ["Reference"]
+
+
+class Recurrent(nn.Module):
+    """Two recurrent modules that follow one another, and what reads their states."""
+
+    def __init__(self, kind: type[nn.RNNBase], two_directions: bool) -> None:
+        super().__init__()
+        self.first = kind(6, 8, 2, batch_first=True, bidirectional=two_directions)
+        self.second = kind(16 if two_directions else 8, 8, bidirectional=two_directions)
+        self.head: nn.Linear | None = None
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, _ = self.first(x)
+        x, states = self.second(x)
+        if self.head is not None:
+            x = self.head(x)
+        return x, states[0] if isinstance(states, tuple) else states
+
+
+@pytest.mark.parametrize("two_directions", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_bear_their_names(
+    kind: type[nn.RNNBase], two_directions: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, x = Recurrent(kind, two_directions).eval(), torch.randn(3, 5, 6)
+    path = tmp_path / "net.onnx"
+    export_onnx(capture(net, (x,)).module, (x,), path)
+    artifact = runtime("openvino").convert(path, tmp_path / "net")
+    session = runtime("openvino").load(artifact, CompileOptions(profile=True, precision="f32"))
+    for _ in range(2):
+        x = torch.randn(3, 5, 6)
+        for found, wanted in zip(session.run((x.numpy(),)), net(x), strict=True):
+            assert np.abs(found - wanted.detach().numpy()).max() <= 1e-5
+    names = [layer.name for layer in session.layer_times() if layer.layer_type.endswith("Sequence")]
+    directions = 1 + two_directions
+    modules = Counter(name.split("/")[1] for name in names)
+    assert modules == {"first": 2 * directions, "second": directions}
+
+
+def test_recurrent_layers_bear_their_names_beside_sparse_ones(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Recurrent(nn.GRU, False).eval(), torch.randn(3, 5, 6)
+    net.head = head = nn.Linear(8, 16)
+    module = capture(net, (x,)).module
+    export_onnx(module, (x,), tmp_path / "net.onnx")
+    model = onnx_library.load(tmp_path / "net.onnx")
+    layer = SparseLinear(pack(head.weight), head.bias.detach().numpy(), "none")
+    put_sparse_layers(model, [Replacement(("head",), (layer,))])
+    onnx_library.save(model, tmp_path / "sparse.onnx")
+    artifact = runtime("openvino").convert(tmp_path / "sparse.onnx", tmp_path / "sparse")
+    session = runtime("openvino").load(artifact, CompileOptions(profile=True))
+    session.run((x.numpy(),))
+    layers = session.layer_times()
+    assert "Reference" in [layer.layer_type for layer in layers]
+    names = [layer.name for layer in layers if layer.layer_type == "GRUSequence"]
+    assert Counter(name.split("/")[1] for name in names) == {"first": 2, "second": 1}
