@@ -8,7 +8,7 @@ later transformations merge what bears the names.
 from collections.abc import Iterator
 from typing import Any
 
-# Which inputs begin with the directions, and which have them behind the samples.
+# How many states an operator starts from; inputs are what it reads, these, lengths and weights.
 _STATES = {"LSTMSequence": 2, "GRUSequence": 1, "RNNSequence": 1}
 
 
@@ -41,22 +41,15 @@ def _take_apart(op: Any, name: str) -> None:
 
     kind, attributes = op.get_type_name(), op.get_attributes()
     build = getattr(ops, kind.replace("Sequence", "_sequence").lower())
-    inputs, halves = [input_.get_source_output() for input_ in op.inputs()], []
-    first, states, (lengths, *weights) = (
-        inputs[0],
-        inputs[1 : 1 + _STATES[kind]],
-        inputs[1 + _STATES[kind] :],
-    )
-    states_of = [ops.split(state, 1, 2) for state in states]
-    weights_of = [ops.split(weight, 0, 2) for weight in weights]
+    read, *rest = [port.get_source_output() for port in op.inputs()]
+    lengths = rest.pop(_STATES[kind])
+    # States have the directions behind the samples, weights have them first.
+    halves_of = [ops.split(port, int(i < _STATES[kind]), 2) for i, port in enumerate(rest)]
+    halves = []
     for number, direction in enumerate(("forward", "reverse")):
-        half = build(
-            first,
-            *(split.output(number) for split in states_of),
-            lengths,
-            *(split.output(number) for split in weights_of),
-            **{**attributes, "direction": direction},
-        )
+        given = [half.output(number) for half in halves_of]
+        given.insert(_STATES[kind], lengths)
+        half = build(read, *given, **{**attributes, "direction": direction})
         half.set_friendly_name(f"{name}/{direction}")
         halves.append(half)
     for number, output in enumerate(op.outputs()):
