@@ -51,6 +51,33 @@ def test_values_of_the_batch_s_size_shrink_with_what_they_meet() -> None:
         assert compare(pruned, masked, ids).outcome == "exact"
 
 
+class Expanded(nn.Module):
+    """Stacked layers that start from one number, expanded to the batch and their units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("start", torch.zeros(()))
+        self.first, self.second = nn.GRU(4, 8), nn.GRU(8, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.first(x, self.start.expand(1, x.shape[1], 8))
+        y, _ = self.second(y, self.start.expand(2, x.shape[1], 6)[1:])
+        return self.head(y)
+
+
+def test_what_is_expanded_to_the_batch_shrinks_with_what_it_meets() -> None:
+    model = Expanded().eval()
+    captured = capture(model, (torch.randn(5, 1, 4),), (torch.randn(7, 3, 4),))
+    network = analyse(captured)
+    assert sorted(s.units for s in network.structures.values()) == [6, 8]
+    keep = {name: range(s.units // 2) for name, s in network.structures.items()}
+    pruned, masked = network.shrink(keep), plain_copy(model)
+    zero_removed(masked, network.structures, keep)
+    for shape in ((5, 1, 4), (9, 3, 4)):
+        assert compare(pruned, masked, (torch.randn(shape),)).outcome == "exact"
+
+
 class Chosen(nn.Module):
     """Only the tokens that are above a bound are computed with, and there may be none."""
 

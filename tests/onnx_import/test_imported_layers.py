@@ -151,13 +151,14 @@ def test_recurrent_layers_are_torchs_own_and_prunable(
     model = load_onnx(path)
     with torch.no_grad():
         np.testing.assert_allclose(model(x)[0].numpy(), run(path, x)[0], rtol=1e-5, atol=1e-5)
-    network = analyse(capture(model, (x,)))
-    (structure,) = network.structures.values()
-    assert (structure.kind, structure.units) == ("hidden", 8)
-    shrunk = network.shrink({structure.name: [0, 3, 4]})
-    export_onnx(shrunk, (x,), out)
-    with torch.no_grad():
-        np.testing.assert_allclose(run(out, x)[0], shrunk(x)[0].numpy(), rtol=1e-5, atol=1e-5)
+    for others in ((), (torch.randn(3, 5, 6),)):  # a fixed batch, then an open one
+        network = analyse(capture(model, (x,), others or None))
+        (structure,) = network.structures.values()
+        assert (structure.kind, structure.units) == ("hidden", 8)
+        shrunk = network.shrink({structure.name: [0, 3, 4]})
+        export_onnx(shrunk, (x,), out)
+        with torch.no_grad():
+            np.testing.assert_allclose(run(out, x)[0], shrunk(x)[0].numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_branch_that_a_shape_decides_is_followed() -> None:

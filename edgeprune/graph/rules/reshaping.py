@@ -33,9 +33,11 @@ def label_expanded(c: "Coupling", node: Node) -> "Value":
     """The labels, expanded. Copies of data that has none may be as many as there are features."""
     x, shape = c.planes(node.args[0]), c.shape(node)
     copies = [1] * (len(shape) - len(x.shape)) + list(x.shape)
-    grown = [d for d, size in enumerate(copies) if size == 1 and shape[d] > 1]
-    data = node.meta["val"].is_floating_point() and "dynamic" not in node.meta
-    if x.parts or not data:
+    dynamic = node.meta.get("dynamic") or (None,) * len(shape)
+    grown = [
+        d for d, size in enumerate(copies) if size == 1 and shape[d] > 1 and dynamic[d] is None
+    ]
+    if x.parts or not node.meta["val"].is_floating_point():
         return x.map(lambda labels_: labels_.expand(shape), shape)
     return _same_along(c, node, grown, False)
 
