@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.compression.gram import add_gram
+from edgeprune.compression.positive_definite import damped
 
 # Of a batch: inputs (positions, in), and what is lacking at the output (positions, out).
 Rows = Callable[[int], tuple[Tensor, Tensor]]
@@ -70,8 +71,7 @@ class _Moments:
     def solve(self, damping: float) -> Tensor:
         """The change D as (in, out)."""
         gram, cross = self.centred()
-        gram.diagonal().add_(damping * gram.diagonal().mean().clamp_min(1e-12))
-        change: Tensor = torch.linalg.solve(gram, cross)
+        change: Tensor = torch.linalg.solve(damped(gram, damping), cross)
         return change
 
     def intercept(self, change: Tensor) -> Tensor:

@@ -23,14 +23,16 @@ def cholesky(grams: Tensor) -> Tensor:
     A matrix that is positive definite is factorised as it stands. One that is not finite has a
     factor that is not either, so that a loss computed from it says so.
     """
-    finite = grams.isfinite().all(-1).all(-1)
+    factors: Tensor
     factors, failed = torch.linalg.cholesky_ex(grams)
-    size = grams.diagonal(dim1=-2, dim2=-1).abs().mean(-1).clamp_min(1e-12)
-    unit = torch.eye(grams.shape[-1], dtype=grams.dtype)
-    ridge, added = _FIRST, torch.zeros_like(size)
-    while bool(((failed > 0) & finite).any()):
-        added = torch.where((failed > 0) & finite, ridge * size, added)
-        factors, failed = torch.linalg.cholesky_ex(grams + added[..., None, None] * unit)
-        ridge *= _STEP
-    result: Tensor = torch.where(finite[..., None, None], factors, torch.nan)
-    return result
+    if not bool(failed.any()):
+        return factors
+    finite = grams.isfinite().all(-1).all(-1)
+    ridge = _FIRST * grams.diagonal(dim1=-2, dim2=-1).abs().mean(-1).clamp_min(1e-12)
+    added = torch.zeros_like(ridge)
+    while bool((lacking := (failed > 0) & finite).any()):
+        added = torch.where(lacking, ridge, added)
+        on_diagonal = added[..., None].expand(grams.shape[:-1]).diag_embed()
+        factors, failed = torch.linalg.cholesky_ex(grams + on_diagonal)
+        ridge = ridge * _STEP
+    return torch.where(finite[..., None, None], factors, torch.nan)
