@@ -33,20 +33,23 @@ def label_expanded(c: "Coupling", node: Node) -> "Value":
     """The labels, expanded. Copies of data that has none may be as many as there are features."""
     x, shape = c.planes(node.args[0]), c.shape(node)
     copies = [1] * (len(shape) - len(x.shape)) + list(x.shape)
-    dynamic = node.meta.get("dynamic") or (None,) * len(shape)
-    grown = [
-        d for d, size in enumerate(copies) if size == 1 and shape[d] > 1 and dynamic[d] is None
-    ]
+    grown = [d for d, size in enumerate(copies) if size == 1 and shape[d] > 1]
     if x.parts or not node.meta["val"].is_floating_point():
         return x.map(lambda labels_: labels_.expand(shape), shape)
     return _same_along(c, node, grown, False)
 
 
 def _same_along(c: "Coupling", node: Node, dims: Sequence[int], zero: bool) -> Planes:
-    """Planes of a value that is the same all along these dimensions, and takes any size there."""
+    """Planes of a value that is the same all along these dimensions, and takes any size there.
+
+    Those that are dynamic have no units.
+    """
     shape = c.shape(node)
+    dynamic = node.meta.get("dynamic") or (None,) * len(shape)
     vectors = [
-        c.sets.fresh(size, f"{node.name}:copies {d}", CONSTANT) if d in dims else None
+        c.sets.fresh(size, f"{node.name}:copies {d}", CONSTANT)
+        if d in dims and dynamic[d] is None
+        else None
         for d, size in enumerate(shape)
     ]
     return laid_out(vectors, shape, zero=zero)
@@ -55,10 +58,9 @@ def _same_along(c: "Coupling", node: Node, dims: Sequence[int], zero: bool) -> P
 @labels(*FILLED, *FILLED_LIKE)
 def label_filled(c: "Coupling", node: Node) -> "Value":
     """One value for all positions. Constants do not come here, so that some size is dynamic."""
-    dynamic = node.meta.get("dynamic") or (None,) * len(c.shape(node))
-    fixed = [d for d, size in enumerate(c.shape(node)) if size > 1 and dynamic[d] is None]
+    wide = [d for d, size in enumerate(c.shape(node)) if size > 1]
     data = node.meta["val"].is_floating_point()
-    return _same_along(c, node, fixed if data else [], _fill_value(c, node) == 0)
+    return _same_along(c, node, wide if data else [], _fill_value(c, node) == 0)
 
 
 def _fill_value(s: "Coupling | Shrinker", node: Node) -> Any:
