@@ -282,8 +282,9 @@ def _convert(openvino: Any, onnx: Path) -> Any:
             model = core_with_operator().read_model(str(onnx))
         else:
             model = openvino.convert_model(str(onnx))
-            if recurrent_layers(model):
-                model = openvino.Core().read_model(str(onnx))
+            if not recurrent_layers(model):
+                return model
+            model = openvino.Core().read_model(str(onnx))
         name_recurrent_layers(model)
         return model
     except UnavailableError:

@@ -2,18 +2,17 @@
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import InputError, UnavailableError
 from edgeprune.runtimes.base import Arrays, as_arrays
+from edgeprune.runtimes.openvino_graph import readers, scope
 
 # What passes int8 on from layer to layer, if it is given any.
 _BETWEEN = frozenset({"Add", "Multiply", "Relu", "Clamp", "PRelu", "MaxPool", "AvgPool", "Concat"})
 _CONSTANTS = frozenset({"Constant", "Convert"})
-_SCOPE = re.compile(r"/([^/]+)/")
 
 
 def quantise(
@@ -73,7 +72,7 @@ def ignored_operators(model: Any, layers: Collection[str]) -> list[str]:
     rounding the others takes time and costs exactness.
     """
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() not in _CONSTANTS]
-    chosen = {op.get_friendly_name() for op in ops if _scope(op) in layers}
+    chosen = {op.get_friendly_name() for op in ops if scope(op) in layers}
     joins = _int8_joins(ops, chosen)
     behind, before = _behind_and_before(ops, chosen | joins)
     kept = chosen | joins | (behind & before)
@@ -103,14 +102,14 @@ def _int8_joins(ops: Sequence[Any], chosen: set[str]) -> set[str]:
 def _is_int8(operand: Any, behind: set[str], before: set[str], full: set[str]) -> bool:
     """Whether an operand comes from an int8 layer, or is rounded for another reader anyway."""
     name = operand.get_friendly_name()
-    readers = {reader.get_friendly_name() for reader in _outputs(operand)}
-    return name in behind or (name not in full and bool(readers & before))
+    reading = {reader.get_friendly_name() for reader in readers(operand)}
+    return name in behind or (name not in full and bool(reading & before))
 
 
 def _behind_and_before(ops: Sequence[Any], start: set[str]) -> tuple[set[str], set[str]]:
     """Names of operators behind the start and before it, over nothing but what passes int8 on."""
     passing = [op for op in ops if op.get_type_name() in _BETWEEN and len(_inputs(op)) == 1]
-    return _reached(passing, start, _inputs), _reached(passing[::-1], start, _outputs)
+    return _reached(passing, start, _inputs), _reached(passing[::-1], start, readers)
 
 
 def _reached(ops: Sequence[Any], start: set[str], beside: Callable[[Any], list[Any]]) -> set[str]:
@@ -126,16 +125,6 @@ def _inputs(op: Any) -> list[Any]:
     """What makes the values that an operator reads, constants left out."""
     made = (value.get_source_output().get_node() for value in op.inputs())
     return [node for node in made if node.get_type_name() not in _CONSTANTS]
-
-
-def _outputs(op: Any) -> list[Any]:
-    return [target.get_node() for value in op.outputs() for target in value.get_target_inputs()]
-
-
-def _scope(op: Any) -> str:
-    """The graph node that an operator came from."""
-    found = _SCOPE.match(op.get_friendly_name())
-    return found.group(1) if found else ""
 
 
 def last_line(error: BaseException) -> str:

@@ -5,8 +5,9 @@ directions is taken apart unnamed when it is compiled. Both are mended in a mode
 later transformations merge what bears the names.
 """
 
-from collections.abc import Iterator
 from typing import Any
+
+from edgeprune.runtimes.openvino_graph import readers, scope
 
 # How many states an operator starts from; inputs are what it reads, these, lengths and weights.
 _STATES = {"LSTMSequence": 2, "GRUSequence": 1, "RNNSequence": 1}
@@ -20,19 +21,12 @@ def recurrent_layers(model: Any) -> list[Any]:
 def name_recurrent_layers(model: Any) -> None:
     """Name the recurrent operators of a model just read from ONNX, each of one direction."""
     for op in recurrent_layers(model):
-        name = next(_names_behind(op), op.get_friendly_name())
+        named = next((reader for reader in readers(op) if scope(reader)), op)
+        name = str(named.get_friendly_name())
         if op.get_attributes()["direction"] == "bidirectional":
             _take_apart(op, name)
         else:
             op.set_friendly_name(name)
-
-
-def _names_behind(op: Any) -> Iterator[str]:
-    for output in op.outputs():
-        for reader in output.get_target_inputs():
-            name = str(reader.get_node().get_friendly_name())
-            if name.startswith("/"):
-                yield name
 
 
 def _take_apart(op: Any, name: str) -> None:
